@@ -1,0 +1,62 @@
+# Moonshine LoRA. `make` lists the targets. Every target that needs the environment makes it first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONFIG ?= configs/demo.yaml
+SEED ?= 42
+FSDD ?= ../shared/fsdd
+TESTS ?= tests
+JOBS ?= 2
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.synced
+LOCKS := requirements/torch.lock requirements/base.lock requirements/dev.lock requirements/cuda.lock
+CODE := src tests scripts requirements $(wildcard benchmarks packages)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv sync run real test lint format check lock clean
+
+help: ## List the targets
+	@echo "usage: make TARGET [NAME=VALUE ...]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "values: CONFIG=$(CONFIG) SEED=$(SEED) FSDD=$(FSDD) TESTS=$(TESTS) JOBS=$(JOBS) PYTHON=$(PYTHON)"
+
+venv: $(PY) ## Create .venv with Python 3.11 or newer (PYTHON=...)
+
+$(PY):
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(sys.version_info < (3, 11) and "error: $(PYTHON) is Python " + v + "; expected 3.11 or newer. Give one: make venv PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+sync: $(STAMP) ## Install the locked packages and this project into .venv
+
+$(STAMP): $(LOCKS) requirements/sync.py pyproject.toml $(wildcard packages/*/pyproject.toml) | $(PY)
+	@$(PY) requirements/sync.py
+	@touch $(STAMP)
+
+run: $(STAMP) ## Run the whole job: make run [CONFIG=configs/librispeech_tiny.yaml]
+	$(PY) -m lora run --config $(CONFIG)
+
+real: $(STAMP) ## Run the job on real speech: make real [SEED=42] [FSDD=DIR]
+	$(PY) -m lora real --seed $(SEED) --fsdd $(FSDD)
+
+test: $(STAMP) ## Run the tests: make test [TESTS=tests/data] [JOBS=2]
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
+
+lint: $(STAMP) ## Check style, formatting and types
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m mypy
+
+format: $(STAMP) ## Rewrite the code in the project's format
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+check: lint test ## What must pass before a change is merged
+
+lock: $(STAMP) ## Resolve pyproject.toml anew and write requirements/*.lock
+	$(PY) requirements/lock.py
+
+clean: ## Remove the environment, caches and build products; outputs/ and data/ stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests scripts requirements -name __pycache__ -type d -prune -exec rm -rf {} +

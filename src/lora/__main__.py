@@ -1,0 +1,8 @@
+"""`python -m lora`: the umbrella command."""
+
+import sys
+
+from lora.scripts.umbrella import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Configuration: frozen dataclasses whose fields are also command line options and YAML keys.
+
+A default is written here, once. `option` adds the help text that the command line shows.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lora.errors import ConfigError
+from lora.units import Seconds
+
+TargetPreset = Literal["decoder-attention", "attention", "decoder", "encoder", "all-linear"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    help: str,
+    positional: bool = False,
+    choices: Sequence[Any] | None = None,
+    default_factory: Any = dataclasses.MISSING,
+) -> Any:
+    """Declare one dataclass field that is also a command line option.
+
+    Without a default the option is required. `list[T]` takes one or more values; `bool` becomes `--x/--no-x`.
+    """
+    metadata = {"help": help, "positional": positional, "choices": choices}
+    # field() is overloaded on which default is given, so the absent ones cannot be passed explicitly.
+    given = {"default": default, "default_factory": default_factory}
+    return dataclasses.field(
+        metadata=metadata, **{name: value for name, value in given.items() if value is not dataclasses.MISSING}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PreprocessConfig:
+    """How a waveform is prepared; saved beside every adapter and loaded with it.
+
+    Attributes:
+        target_rms: level that every utterance is scaled to, as root mean square of full scale.
+            0.075 is -22.5 dBFS, a usual speech level.
+        peak_limit: the gain is lowered where it would push a sample beyond this, so nothing clips.
+        min_seconds: shorter audio is refused; Moonshine's frontend needs 895 samples (0.056 s).
+    """
+
+    target_rms: float = 0.075
+    peak_limit: float = 0.99
+    min_seconds: Seconds = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeSettings:
+    """How text is generated; saved beside every adapter and loaded with it.
+
+    Attributes:
+        tokens_per_second: most tokens for a second of audio; 6.5 is the Moonshine model card's value
+            for English, some other languages need 13.
+        min_token_limit: the limit never goes below this, for very short clips.
+    """
+
+    tokens_per_second: float = 6.5
+    min_token_limit: int = 4
+
+    def token_limit(self, seconds: Seconds, max_tokens: int) -> int:
+        """Return the most tokens that an utterance of `seconds` may have, its end token not counted."""
+        return min(max(math.ceil(seconds * self.tokens_per_second), self.min_token_limit), max_tokens - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment: baseline, training, tuned, verdict."""
+
+    output_dir: Path = option(help="where artifacts, metrics and report go; replaced as a whole when the run succeeds")
+    dataset_path: Path = option(help="training manifest (JSONL)")
+    manifest_path: Path = option(help="domain manifest: the evaluation set that the run tries to improve")
+    guardrail_manifest: list[Path] = option(help="evaluation sets that must not get worse")
+    model_id: str = option("builtin:digits", help="hub id, local folder or builtin:digits")
+    replay_manifest: Path | None = option(None, help="guardrail-like training data, mixed in against forgetting")
+    replay_ratio: float = option(0.5, help="share of replay in every step's audio, 0 (none) to 0.9")
+    validation_manifest: Path | None = option(
+        None, help="development set of the domain; without it a part of the training manifest is held out"
+    )
+    guardrail_validation_manifest: Path | None = option(
+        None, help="development set of the guardrail; without it a part of the replay manifest is held out"
+    )
+    validation_fraction: float = option(0.1, help="part of a manifest that is held out as development set")
+
+    method: Literal["lora", "rslora", "dora", "pissa", "full"] = option(
+        "lora", help="adaptation method; full trains the target layers themselves"
+    )
+    rank: int = option(16, help="rank of the adapter")
+    alpha: float = option(32.0, help="scale numerator: the update is alpha/rank x BA")
+    dropout: float = option(0.05, help="dropout on the adapter's input")
+    targets: TargetPreset = option("all-linear", help="which linear layers get an adapter")
+    lora_plus: float = option(1.0, help="LoRA+: learning rate of B over that of A")
+    flat_sigma: float = option(0.0, help="Flat-LoRA: size of the random weight perturbation, 0 (off) to 0.3")
+    distillation_weight: float = option(
+        0.0, help="part of the replay loss that is KL to the base model's own output, 0 to 1"
+    )
+    distillation_texts: Literal["transcripts", "base"] = option(
+        "transcripts", help="what replay is scored on: its transcripts, or the base model's own texts"
+    )
+    strengths: list[float] = option(
+        default_factory=lambda: [1.0],
+        help="adapter strengths to compare on the development sets after training; the best one is kept",
+    )
+
+    max_steps: int = option(300, help="optimizer steps")
+    learning_rate: float = option(1e-3, help="peak learning rate")
+    warmup_ratio: float = option(0.1, help="part of the steps with rising learning rate; then cosine decay to zero")
+    weight_decay: float = option(0.01, help="AdamW weight decay")
+    batch_seconds: float = option(120.0, help="audio in one optimizer step, replay included")
+    gradient_accumulation: int = option(1, help="parts in which a step's batch is computed")
+    max_grad_norm: float = option(1.0, help="gradients are scaled down to this norm")
+    eval_interval: int = option(50, help="steps between evaluations by generation on the development sets")
+    wer_stop_threshold: float = option(
+        1.5, help="stop when the development WER exceeds this multiple of the baseline's"
+    )
+    guardrail_budget: float = option(0.01, help="WER that a guardrail may lose, as a fraction (0.01 is one point)")
+    objective: Literal["aligned", "misaligned"] = option(
+        "aligned", help="training objective; misaligned exists to measure what the alignment check prevents"
+    )
+    alignment_check: bool = option(True, help="refuse to train with an objective that fails the alignment check")
+
+    max_seconds: float = option(20.0, help="longer training clips are left out, counted and reported")
+    tokens_per_second: float = option(6.5, help="decode limit; 6.5 fits English, some languages need 13")
+    eval_batch_seconds: float = option(160.0, help="audio in one evaluation batch")
+    seed: int = option(42, help="seed of everything that is drawn")
+    seeds: list[int] | None = option(
+        None, help="run once per seed into OUTPUT_DIR/seed-N; the verdict needs the improvement in each"
+    )
+    device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
+    precision: Precision = option("auto", help="training precision; auto is bf16 on CUDA, fp32 elsewhere")
+    cache_dir: Path | None = option(None, help="baseline cache; .cache beside the output folder unless given")
+    allow_outside_audio: bool = option(False, help="accept audio paths outside a manifest's folder")
+
+    def check(self) -> None:
+        """Refuse values out of range, all at once.
+
+        Raises:
+            ConfigError: one problem a value.
+        """
+        ranges: list[tuple[str, float, float]] = [
+            ("replay_ratio", 0.0, 0.9),
+            ("validation_fraction", 0.01, 0.5),
+            ("rank", 1, 1024),
+            ("alpha", 1e-3, 1e6),
+            ("dropout", 0.0, 0.9),
+            ("lora_plus", 0.01, 1000.0),
+            ("flat_sigma", 0.0, 0.3),
+            ("distillation_weight", 0.0, 1.0),
+            ("max_steps", 1, 10_000_000),
+            ("learning_rate", 1e-9, 1.0),
+            ("warmup_ratio", 0.0, 1.0),
+            ("weight_decay", 0.0, 1.0),
+            ("batch_seconds", 1.0, 1e6),
+            ("gradient_accumulation", 1, 10_000),
+            ("max_grad_norm", 1e-6, 1e6),
+            ("eval_interval", 1, 10_000_000),
+            ("wer_stop_threshold", 1.0, 1e6),
+            ("guardrail_budget", 0.0, 1.0),
+            ("max_seconds", 0.5, 3600.0),
+            ("tokens_per_second", 0.1, 1000.0),
+            ("eval_batch_seconds", 1.0, 1e6),
+            ("seed", 0, 2**31 - 1),
+        ]
+        problems = [
+            f"{name}: got {getattr(self, name)}, expected {low:g} to {high:g}"
+            for name, low, high in ranges
+            if not low <= getattr(self, name) <= high
+        ]
+        if self.seeds is not None and (len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds)):
+            problems.append(f"seeds: got {self.seeds}, expected at least two, all different")
+        if self.seeds is not None and not all(0 <= seed < 2**31 for seed in self.seeds):
+            problems.append(f"seeds: got {self.seeds}, expected each from 0 to {2**31 - 1}")
+        problems += [f"strengths: got {value}, expected 0 to 4" for value in self.strengths if not 0 <= value <= 4]
+        if not self.strengths:
+            problems.append("strengths: got none, expected at least one, for example 1.0")
+        if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
+            problems.append("method full has no factors: flat_sigma must be 0 and lora_plus 1")
+        if not self.guardrail_manifest:
+            problems.append("guardrail_manifest: got none, expected at least one set that must not get worse")
+        if problems:
+            raise ConfigError("the configuration has values out of range", problems)

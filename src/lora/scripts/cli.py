@@ -1,0 +1,297 @@
+"""Command lines from dataclasses: options, `--config FILE`, help with examples, exit codes.
+
+A command is a frozen dataclass of options and a function. Precedence: default < config file < option.
+Nothing here loads torch; a command's `run` imports its heavy runner inside the function.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import re
+import sys
+import textwrap
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
+
+from lora.errors import ConfigError, LoraError
+from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
+
+PROGRAM = "moonshine-lora"
+EXIT_SUCCESS, EXIT_USER_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+
+Defaults = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command: its options dataclass, what it does with them, and its help text.
+
+    `options` may have a field of its own named `config` (a dataset's configuration, say); such a
+    command has no `--config FILE`.
+    """
+
+    name: str
+    options: type
+    run: Callable[[Any], int | None]
+    description: str
+    examples: str
+
+    @property
+    def fields(self) -> dict[str, dataclasses.Field[Any]]:
+        """Return the option fields by name, in the order of declaration."""
+        return {field.name: field for field in dataclasses.fields(self.options) if field.init}
+
+    @property
+    def takes_config_file(self) -> bool:
+        """Tell whether `--config FILE` means a YAML file of options here."""
+        return "config" not in self.fields
+
+
+def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
+    """Parse `argv`, run the command and return the process's exit code.
+
+    The code is 0 on success, the error's own code for a `LoraError`, 2 for a wrong option, 130 when
+    interrupted. Any other exception is a defect and keeps its traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        options = parse_options(command, arguments)
+        return command.run(options) or EXIT_SUCCESS
+    except SystemExit as stop:  # --help, and nothing else: errors of parsing are LoraErrors
+        return stop.code if isinstance(stop.code, int) else EXIT_SUCCESS
+    except LoraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def parse_options(command: Command, arguments: Sequence[str]) -> Any:
+    """Return the command's options from defaults, the config file and the arguments.
+
+    Raises:
+        ConfigError: an option, key or value is wrong, or a required one is missing.
+    """
+    config_path = _find_config_path(command, arguments)
+    from_file = {} if config_path is None else read_config_file(command, config_path)
+    parsed = build_parser(command, from_file).parse_args(list(arguments))
+    hints = option_types(command)
+    return command.options(**{name: as_declared(hint, parsed[name]) for name, hint in hints.items()})
+
+
+def build_parser(command: Command, defaults: Defaults | None = None) -> ArgumentParser:
+    """Build the parser, with `defaults` (a config file's values) in place of the dataclass's own."""
+    parser = _Parser(
+        command,
+        prog=f"{PROGRAM} {command.name}",
+        description=command.description,
+        epilog="examples:\n" + textwrap.indent(inspect.cleandoc(command.examples), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        default_env=False,
+    )
+    if command.takes_config_file:
+        parser.add_argument(
+            "--config", type=Path | None, default=None, metavar="FILE", help="YAML file of options; options given win"
+        )
+    hints = option_types(command)
+    for name, field in command.fields.items():
+        _add_field(parser, field, hints[name], defaults or {})
+    return parser
+
+
+def option_types(command: Command) -> dict[str, Any]:
+    """Return the type of every option; one with `choices` has the Literal of them."""
+    hints = typing.get_type_hints(command.options)
+    for name, field in command.fields.items():
+        choices = field.metadata.get("choices")
+        if choices is not None:
+            hints[name] = replace_item(hints[name], typing.Literal[tuple(choices)])
+    return {name: hints[name] for name in command.fields}
+
+
+def read_config_file(command: Command, path: Path) -> dict[str, Any]:
+    """Read a YAML file of options for `command`, strictly.
+
+    Relative paths in it are relative to the current directory, as on the command line.
+
+    Raises:
+        ConfigError: listing every unknown key, repeated key and wrong value at once.
+    """
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: got {type(raw).__name__}, expected a mapping of option names to values.")
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in raw.items():
+        if key not in command.fields:
+            problems.append(f"unknown key {key!r}{_suggestion(str(key).replace('-', '_'), command.fields)}")
+            continue
+        try:
+            values[key] = _check_value(command, key, value)
+        except ConfigError as error:
+            problems.append(error.message)
+    if problems:
+        raise ConfigError(f"{path}: not a config of '{command.name}'; correct these:", problems)
+    return values
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML document; repeated keys are refused and 1e-4 is a number.
+
+    Raises:
+        ConfigError: the file is missing, is not text or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such config file. Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text ({error}). Give a YAML file.") from error
+    try:
+        return _StrictLoader(text).get_single_data()
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}. Correct the file.") from error
+
+
+class _Parser(ArgumentParser):
+    """A parser that raises ConfigError, with the nearest right name, where argparse would exit."""
+
+    def __init__(self, command: Command, **arguments: Any) -> None:
+        self.command = command
+        super().__init__(**arguments)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {_explain(self.command, message)}. See '{self.prog} --help'.") from ex
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses repeated keys and reads 1e-4 as a number (YAML 1.2), not as a string."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} appears twice", key_node.start_mark
+                )
+            seen.add(str(key_node.value))
+        return super().construct_mapping(node, deep=deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _find_config_path(command: Command, arguments: Sequence[str]) -> Path | None:
+    if not command.takes_config_file:
+        return None
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", type=Path)
+    try:
+        return finder.parse_known_args(list(arguments))[0].config
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{PROGRAM} {command.name}: {error}.") from error
+
+
+def _add_field(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any, defaults: Defaults) -> None:
+    default = defaults.get(field.name, _default_of(field))
+    required = default is dataclasses.MISSING
+    positional = field.metadata.get("positional", False)
+    kwargs: dict[str, Any] = {"help": _help_text(field, hint, default)}
+    if not required:
+        kwargs["default"] = list(default) if isinstance(default, tuple) else default
+    if is_bool(hint):
+        kwargs |= {"action": ActionYesNo(yes_prefix="", no_prefix="no-")}
+    elif (item := item_type(hint)) is not None:
+        kwargs |= {"type": item, "nargs": "+" if required or not positional else "*", "metavar": metavar(item)}
+    else:
+        kwargs |= {"type": hint, "metavar": metavar(hint)}
+        if positional and not required:
+            kwargs["nargs"] = "?"
+    if positional:
+        parser.add_argument(field.name, **kwargs | {"metavar": field.name.upper()})
+    else:
+        parser.add_argument(_option_name(field.name), required=required, **kwargs)
+
+
+def _help_text(field: dataclasses.Field[Any], hint: Any, default: Any) -> str:
+    text = str(field.metadata.get("help", ""))
+    if default is dataclasses.MISSING:
+        text += "" if field.metadata.get("positional") else " (required)"
+    elif isinstance(default, list | tuple):
+        text += f" (default: {' '.join(map(str, default))})" if default else ""
+    elif default is not None:
+        text += f" (default: {'yes' if default is True else 'no' if default is False else default})"
+    return text.replace("%", "%%")
+
+
+def _check_value(command: Command, name: str, value: Any) -> Any:
+    """Check and convert one value of a config file by a parser that holds this option alone."""
+    hint, field = option_types(command)[name], command.fields[name]
+    wrong = ConfigError(f"{name}: got {value!r}, expected {type_name(hint)}")
+    if value is None:
+        # The lone parser below has None as its default and would take it.
+        if type(None) in typing.get_args(hint):
+            return None
+        raise wrong
+    if item_type(hint) is not None and not isinstance(value, list):
+        raise wrong
+    parser = ArgumentParser(exit_on_error=False, add_help=False, default_env=False)
+    _add_field(parser, field, hint, {name: None})
+    try:
+        return parser.parse_object({name: value})[name]
+    except ArgumentError as error:
+        raise wrong from error
+
+
+def _default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _is_positional(command: Command, name: str) -> bool:
+    return bool(name in command.fields and command.fields[name].metadata.get("positional"))
+
+
+def _option_name(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _explain(command: Command, message: str) -> str:
+    """Turn an argparse or jsonargparse message into one line in the words of the command line."""
+    if message.lower().startswith("unrecognized arguments: "):
+        names = [_option_name(name) for name in command.fields]
+        words = message.split(": ", 1)[1].split()
+        unknown = [word.split("=")[0] for word in words if word.startswith("-")] or words
+        return "; ".join(f"unknown argument {word}{_suggestion(word.replace('_', '-'), names)}" for word in unknown)
+    found = re.match(r'Parser key "(\w+)"', message)
+    if found and found[1] in command.fields:
+        hint = option_types(command)[found[1]]
+        got = re.findall(r"(?:Got|Given) value: (.*)", message)
+        shown = repr(got[-1]) if got else "a wrong value"
+        return f"{_option_name(found[1])}: got {shown}, expected {type_name(item_type(hint) or hint)}"
+    missing = re.match(r"the following arguments are required: (.*)", message)
+    if missing:
+        names = [name if _is_positional(command, name) else _option_name(name) for name in missing[1].split(", ")]
+        return f"missing {', '.join(names)}"
+    return _one_line(message).rstrip(".")
+
+
+def _suggestion(word: str, names: Iterable[str]) -> str:
+    known = list(names)
+    nearest = [name for name in known if name.startswith(word)] or difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {nearest[0]}?)" if nearest else ""
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
