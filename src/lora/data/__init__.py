@@ -1,0 +1,1 @@
+"""Manifests, audio, sources and batches."""

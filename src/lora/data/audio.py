@@ -1,0 +1,155 @@
+"""The one path for audio: any input becomes mono float32 at 16 kHz at one level.
+
+Training, evaluation, transcription and the voice app all call `prepare_wave`.
+"""
+
+import hashlib
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from lora.config import PreprocessConfig
+from lora.errors import AudioError
+from lora.units import SAMPLE_RATE_HZ, Wave
+
+MAX_DECODED_SECONDS = 3600.0
+UNKNOWN_FRAMES = 2**62
+"""libsndfile gives 2^63 - 1 for a FLAC that was written to a pipe."""
+BLOCK_VALUES = 2**20
+MAX_DECODED_VALUES = 3600 * 48_000
+"""Samples of all channels together: 0.7 GB as float32. A FLAC of 729 KB can unfold to more."""
+
+
+def decode_audio(data: bytes | Path, *, name: str) -> tuple[Wave, int]:
+    """Decode WAV, FLAC, OGG or MP3 to mono float32 at its own rate.
+
+    Several channels are averaged. At most `MAX_DECODED_SECONDS` are decoded: a small file can
+    unfold to gigabytes.
+
+    Raises:
+        AudioError: the bytes are not audio, are truncated, or are longer than the limit.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else str(data)) as file:
+            rate, seconds = file.samplerate, file.frames / file.samplerate
+            if file.frames >= UNKNOWN_FRAMES:
+                raise AudioError(f"{name}: its header does not say how long it is. Encode the audio again.")
+            if seconds > MAX_DECODED_SECONDS or file.frames * file.channels > MAX_DECODED_VALUES:
+                raise AudioError(
+                    f"{name}: {seconds:.0f} s of audio in {file.channels} channel(s) at {rate} Hz; at most "
+                    f"{MAX_DECODED_SECONDS:.0f} s at 48000 Hz are decoded. Cut it into utterances."
+                )
+            samples = _read_mono(file)
+            # An MP3 header counts in frames of 1152 samples and may be out by one or two.
+            if len(samples) < min(file.frames - 2 * 1152, 0.95 * file.frames):
+                raise AudioError(f"{name}: truncated; {len(samples)} of {file.frames} samples are there. Replace it.")
+    except (soundfile.LibsndfileError, TypeError) as error:
+        raise AudioError(
+            f"{name}: cannot be decoded as audio ({error}). Expected WAV, FLAC, OGG or MP3; replace or remove it."
+        ) from error
+    missing = _missing_wav_bytes(data)
+    if missing:
+        raise AudioError(
+            f"{name}: truncated; the last {missing} bytes that its header announces are missing. Replace it."
+        )
+    return samples, rate
+
+
+def _read_mono(file: soundfile.SoundFile) -> Wave:
+    """Read all samples as the mean of the channels.
+
+    In blocks, so that memory follows what is decoded: a header of a few bytes may announce a gigabyte.
+    """
+    blocks: list[Wave] = []
+    left = file.frames
+    frames = max(1, BLOCK_VALUES // file.channels)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite samples are found by `prepare_wave`
+        while left > 0 and len(block := file.read(min(frames, left), dtype="float32", always_2d=True)):
+            blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32))
+            left -= len(block)
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
+
+def _missing_wav_bytes(data: bytes | Path) -> int:
+    """Return how many bytes of samples a WAV file lacks; 0 for other formats.
+
+    libsndfile reads a truncated WAV as a shorter one. A size of 2 GB or more says that the writer did not know it.
+    """
+    with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        start = file.read(12)
+        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return 0
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return max(0, file.tell() + length - size) if length < 2**31 else 0
+            file.seek(length + length % 2, io.SEEK_CUR)
+    return 0
+
+
+def resample(samples: Wave, rate_hz: int) -> Wave:
+    """Resample to 16 kHz with soxr at its highest quality; 16 kHz input is returned as it is."""
+    if rate_hz == SAMPLE_RATE_HZ:
+        return samples
+    return np.asarray(soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, quality="VHQ"), dtype=np.float32)
+
+
+def prepare_wave(samples: Wave, rate_hz: int, config: PreprocessConfig, *, name: str) -> Wave:
+    """Turn decoded samples into what the model hears: 16 kHz, at `config.target_rms`.
+
+    Args:
+        samples: mono float32, shape (samples,), at `rate_hz`.
+        name: what an error message calls this audio, for example `train.jsonl:17`.
+
+    Raises:
+        AudioError: NaN or infinite samples, silence, or audio shorter than `config.min_seconds`.
+    """
+    if samples.ndim != 1:
+        raise AudioError(f"{name}: audio of shape {samples.shape}; expected one channel, shape (samples,).")
+    if rate_hz < 1000:
+        raise AudioError(f"{name}: sampling rate {rate_hz} Hz; expected at least 1000 Hz.")
+    bad = int(np.count_nonzero(~np.isfinite(samples)))
+    if bad:
+        raise AudioError(f"{name}: {bad} of {len(samples)} samples are NaN or infinite. Re-export or remove it.")
+    seconds = len(samples) / rate_hz
+    if seconds < config.min_seconds:
+        raise AudioError(f"{name}: {seconds:.3f} s of audio; expected at least {config.min_seconds} s. Remove it.")
+    wave = resample(samples, rate_hz)
+    rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+    if not math.isfinite(rms):
+        raise AudioError(f"{name}: samples too large to be audio; expected -1 to 1. Re-export or remove it.")
+    if rms < 1e-5:
+        raise AudioError(f"{name}: silence (RMS {rms:.1e} of full scale). Record it again or remove it.")
+    gain = min(config.target_rms / rms, config.peak_limit / float(np.abs(wave).max()))
+    return (wave * np.float32(gain)).astype(np.float32, copy=False)
+
+
+def read_wave(path: Path, config: PreprocessConfig, *, name: str | None = None) -> Wave:
+    """Read an audio file and prepare it.
+
+    Raises:
+        AudioError: the file is missing or `decode_audio` or `prepare_wave` refuse it.
+    """
+    name = name or str(path)
+    if not path.is_file():
+        raise AudioError(f"{name}: no such audio file. Check the path.")
+    samples, rate = decode_audio(path, name=name)
+    return prepare_wave(samples, rate, config, name=name)
+
+
+def encode_flac(wave: Wave) -> bytes:
+    """Encode 16 kHz mono audio as 16-bit FLAC; values beyond full scale are clipped by the format."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, wave, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def wave_sha256(wave: Wave) -> str:
+    """Return the content hash of a prepared waveform: the SHA-256 of its float32 bytes."""
+    return hashlib.sha256(np.ascontiguousarray(wave, dtype="<f4").tobytes()).hexdigest()

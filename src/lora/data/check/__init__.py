@@ -1,0 +1,1 @@
+"""The doctor: what is wrong with manifests, found before training and without a model."""

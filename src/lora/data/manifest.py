@@ -1,0 +1,352 @@
+"""Manifests: JSONL, one utterance a line.
+
+Keys: `audio` (a path relative to the manifest, or an inline waveform as a list of numbers), `text`,
+and optional `id`, `speaker_id` (int or string), `sampling_rate` (of an inline waveform; 16000 unless
+given). Any other key is kept as it is.
+"""
+
+import codecs
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora.config import PreprocessConfig
+from lora.data.audio import decode_audio, prepare_wave
+from lora.data.audio_paths import AudioFolder
+from lora.errors import AudioError, ManifestError
+from lora.files import atomic_file, to_json
+from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
+
+KNOWN_KEYS = ("id", "audio", "text", "speaker_id", "sampling_rate")
+
+MAX_ROW_BYTES = 128 * 2**20
+"""An inline waveform of six minutes; a file without line breaks is not read into memory."""
+MAX_FAULTS = 1000
+"""Reading stops here: more faults than this say that the file is no manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a manifest.
+
+    Attributes:
+        id: unique in its manifest; `<manifest stem>:<line>` where the row has none.
+        audio: an existing regular file, or an inline waveform of shape (samples,).
+        sampling_rate: of the inline waveform, in Hz; `None` for a file, whose header says it.
+        extra: the row's other keys.
+        place: `file:line`, for messages.
+    """
+
+    id: str
+    text: str
+    audio: Path | Wave
+    speaker_id: int | str | None = None
+    sampling_rate: int | None = None
+    extra: JsonObject = field(default_factory=dict)
+    place: str = ""
+
+    def load(self, config: PreprocessConfig) -> Wave:
+        """Return the prepared waveform.
+
+        Raises:
+            AudioError: the audio cannot be used; the message starts with `place`.
+        """
+        if isinstance(self.audio, Path):
+            samples, rate = decode_audio(self.audio, name=f"{self.place}: {self.audio.name}")
+        else:
+            samples, rate = self.audio, self.sampling_rate or SAMPLE_RATE_HZ
+        return prepare_wave(samples, rate, config, name=self.place or self.id)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest. `sha256` is that of the file's bytes."""
+
+    path: Path
+    sha256: str
+    utterances: tuple[Utterance, ...]
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+
+def read_manifest(path: Path, *, allow_outside: bool = False) -> Manifest:
+    """Read a manifest strictly.
+
+    Audio paths must stay under the manifest's folder (no `..`, no absolute path, no link out, regular
+    files only) unless `allow_outside`. Audio is not decoded here. Inline waveforms are all held in
+    memory; `iter_manifest` holds one.
+
+    Raises:
+        ManifestError: every fault of the file at once, each with its line.
+    """
+    reader = ManifestReader(path, allow_outside=allow_outside)
+    utterances = tuple(reader)
+    return Manifest(path, reader.sha256, utterances)
+
+
+def iter_manifest(path: Path, *, allow_outside: bool = False) -> Iterator[Utterance]:
+    """Yield the utterances of a manifest of any length, one in memory at a time.
+
+    A fault does not end the reading: the error comes when every row was read, so what was made of the
+    utterances counts only once the iterator ends.
+
+    Raises:
+        ManifestError: as `read_manifest`, at the end.
+    """
+    yield from ManifestReader(path, allow_outside=allow_outside)
+
+
+class ManifestReader:
+    """Iterates over a manifest's utterances once; `sha256` of the file's bytes is known afterwards."""
+
+    def __init__(self, path: Path, *, allow_outside: bool = False) -> None:
+        self.path = path
+        self.sha256 = ""
+        self._folder = AudioFolder(path.parent, allow_outside=allow_outside)
+        self._problems: list[str] = []
+        self._lines_by_id: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[Utterance]:
+        path, problems = self.path, self._problems
+        if not path.is_file():
+            raise ManifestError(f"{path}: no such manifest. Build one with `moonshine-lora build-manifest`.")
+        try:
+            yield from self._rows()
+        except OSError as error:
+            raise ManifestError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+        if not self._lines_by_id and not problems:
+            problems.append(f"{path}: no utterances. Expected one JSON object a line.")
+        if problems:
+            raise ManifestError(f"{path}: {len(problems)} fault(s) in the manifest", problems)
+
+    def _rows(self) -> Iterator[Utterance]:
+        digest = hashlib.sha256()
+        number = 0
+        with self.path.open("rb") as file:
+            while raw := file.readline(MAX_ROW_BYTES + 1):
+                number += 1
+                digest.update(raw)
+                if len(raw) > MAX_ROW_BYTES:
+                    self._problems.append(
+                        f"{self.path}:{number}: the row is longer than {MAX_ROW_BYTES} bytes, and reading stops here. "
+                        "Write long audio as a file."
+                    )
+                    return
+                utterance = self._read_row(raw, number)
+                if utterance is not None:
+                    yield utterance
+                elif len(self._problems) >= MAX_FAULTS:
+                    self._problems.append(f"{self.path}:{number}: reading stops after {MAX_FAULTS} faults.")
+                    return
+        self.sha256 = digest.hexdigest()
+
+    def read_row(self, raw: bytes, number: int) -> tuple[Utterance | None, list[str]]:
+        """Check one line; return its utterance or `None`, and its faults. For a caller that goes on after them."""
+        self._problems = []
+        return self._read_row(raw, number), self._problems
+
+    def _read_row(self, raw: bytes, number: int) -> Utterance | None:
+        if not raw.strip():
+            self._problems.append(f"{self.path}:{number}: the line is empty. Remove it.")
+            return None
+        place = f"{self.path}:{number}"
+        row = _parse_row(raw, place, self._problems)
+        if row is None:
+            return None
+        found = len(self._problems)
+        audio = self._check_audio(row.get("audio"), place)
+        _check_fields(row, place, self._problems)
+        extra = _check_extra(row, place, self._problems)
+        identifier = row.get("id", f"{self.path.stem}:{number}")
+        if len(self._problems) > found or audio is None:
+            return None
+        if identifier in self._lines_by_id:
+            self._problems.append(
+                f"{place}: id {identifier!r} was used on line {self._lines_by_id[identifier]}. Make ids unique."
+            )
+            return None
+        self._lines_by_id[identifier] = number
+        rate = row.get("sampling_rate") if not isinstance(audio, Path) else None
+        return Utterance(identifier, row["text"], audio, row.get("speaker_id"), rate, extra, place)
+
+    def _check_audio(self, audio: Any, place: str) -> Path | Wave | None:
+        if isinstance(audio, list):
+            return _check_inline(audio, place, self._problems)
+        if not isinstance(audio, str) or not audio:
+            self._problems.append(f"{place}: audio is {audio!r:.40}; expected a path or a list of samples.")
+            return None
+        file, problem = self._folder.find(audio)
+        if file is None:
+            self._problems.append(f"{place}: {problem}")
+        return file
+
+
+def _parse_row(raw: bytes, place: str, problems: list[str]) -> dict[str, Any] | None:
+    if raw.startswith(codecs.BOM_UTF8):
+        problems.append(f"{place}: starts with a byte order mark. Save the file as UTF-8 without one.")
+        return None
+    try:
+        row = _DECODER.decode(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        problems.append(f"{place}: not valid JSON ({reason}). Expected one object a line.")
+        return None
+    if not isinstance(row, dict):
+        problems.append(f"{place}: got a JSON {type(row).__name__}; expected an object with `audio` and `text`.")
+        return None
+    return row
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"the number {name} is not allowed")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
+    return row
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+
+
+def _check_fields(row: dict[str, Any], place: str, problems: list[str]) -> None:
+    text = row.get("text")
+    if not isinstance(text, str):
+        got = type(text).__name__ if "text" in row else "missing"
+        problems.append(f"{place}: text is {got}; expected a string.")
+    elif not any(char.isalnum() for char in text):
+        problems.append(f"{place}: text is empty; got {text!r}, expected at least one word. Fix the row or remove it.")
+    elif not _is_encodable(text):
+        problems.append(f"{place}: text has a lone surrogate, which is not valid Unicode. Fix the row.")
+    identifier = row.get("id", "x")
+    if not isinstance(identifier, str) or not identifier.strip() or not _is_encodable(identifier):
+        problems.append(f"{place}: id is {identifier!r}; expected a non-empty string.")
+    speaker = row.get("speaker_id")
+    is_name = isinstance(speaker, str) and bool(speaker.strip()) and _is_encodable(speaker)
+    if speaker is not None and not is_name and (isinstance(speaker, bool) or not isinstance(speaker, int)):
+        problems.append(f"{place}: speaker_id is {speaker!r:.80}; expected a non-empty string, an integer or null.")
+    rate = row.get("sampling_rate")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 768_000):
+        problems.append(f"{place}: sampling_rate is {rate!r:.80}; expected an integer from 1000 to 768000 Hz.")
+
+
+def _check_extra(row: dict[str, Any], place: str, problems: list[str]) -> JsonObject:
+    extra = {key: value for key, value in row.items() if key not in KNOWN_KEYS}
+    try:
+        if not all(map(_is_plain, extra.values())) or not _is_encodable("".join(extra)):
+            to_json(extra, indent=None).encode("utf-8")
+    except (ValueError, RecursionError):
+        # Python reads 1e999 as infinity and "\ud800" as a character; neither can be written again.
+        problems.append(
+            f"{place}: a key other than {', '.join(KNOWN_KEYS)} holds an endless number or invalid Unicode."
+        )
+    return extra
+
+
+def _check_inline(audio: list[Any], place: str, problems: list[str]) -> Wave | None:
+    if not audio or not set(map(type, audio)) <= {int, float}:
+        problems.append(f"{place}: the inline waveform is not a flat, non-empty list of numbers.")
+        return None
+    try:
+        with np.errstate(over="ignore"):
+            samples = np.asarray(audio, dtype=np.float64).astype(np.float32)
+    except OverflowError:
+        samples = np.full(1, np.inf, dtype=np.float32)
+    if not np.isfinite(samples).all():
+        problems.append(f"{place}: the inline waveform holds numbers too large for audio; expected -1 to 1.")
+        return None
+    return samples
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether JSON can surely hold `value`; to write every row as JSON costs half the reading."""
+    if isinstance(value, str):
+        return value.isascii()
+    return isinstance(value, int) or value is None or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def to_row(utterance: Utterance, root: Path) -> JsonObject:
+    """Return the manifest row of `utterance` with its audio path relative to `root`.
+
+    Raises:
+        ManifestError: the audio file is not under `root`.
+    """
+    return _to_row(utterance, root, root.resolve())
+
+
+def _to_row(utterance: Utterance, root: Path, resolved_root: Path) -> JsonObject:
+    row: JsonObject = {"id": utterance.id}
+    if isinstance(utterance.audio, Path):
+        try:
+            row["audio"] = utterance.audio.resolve().relative_to(resolved_root).as_posix()
+        except ValueError as error:
+            raise ManifestError(
+                f"{utterance.audio}: outside {root}; a manifest's audio lies under its folder."
+            ) from error
+    else:
+        row["audio"] = np.asarray(utterance.audio, dtype=np.float64).tolist()
+        row["sampling_rate"] = utterance.sampling_rate or SAMPLE_RATE_HZ
+    row["text"] = utterance.text
+    if utterance.speaker_id is not None:
+        row["speaker_id"] = utterance.speaker_id
+    return row | utterance.extra
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write a manifest atomically, one row in memory at a time; audio files must lie under its folder.
+
+    Raises:
+        ManifestError: no utterances, audio outside the folder, or a value that JSON cannot hold (NaN).
+    """
+    resolved_root = path.parent.resolve()
+    count = 0
+    with atomic_file(path) as file:
+        for utterance in utterances:
+            try:
+                row = to_json(_to_row(utterance, path.parent, resolved_root), indent=None).encode("utf-8")
+            except ValueError as error:
+                raise ManifestError(
+                    f"{path}: utterance {utterance.id!r} cannot be written as JSON ({error})."
+                ) from error
+            file.write(row + b"\n")
+            count += 1
+        if not count:
+            raise ManifestError(f"{path}: no utterances to write.")
+
+
+def load_waves(utterances: Sequence[Utterance], config: PreprocessConfig) -> list[Wave]:
+    """Load and prepare every utterance's audio.
+
+    Raises:
+        ManifestError: every unusable clip at once.
+    """
+    waves: list[Wave] = []
+    problems: list[str] = []
+    for utterance in utterances:
+        try:
+            waves.append(utterance.load(config))
+        except AudioError as error:
+            problems.append(str(error))
+    if problems:
+        raise ManifestError(f"{len(problems)} of {len(utterances)} clips cannot be used", problems)
+    return waves

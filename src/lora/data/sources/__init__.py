@@ -1,0 +1,1 @@
+"""Corpora that become manifests: one module per kind, one interface (`sources.base`)."""
