@@ -1,0 +1,1 @@
+"""Scoring: error counts from texts, and what an evaluation set can and cannot show about them."""

@@ -1,0 +1,1 @@
+"""A run's record turned into something a colleague can read."""

@@ -1,0 +1,137 @@
+"""The decision rule as a table."""
+
+import pytest
+
+from lora.decision import (
+    Decision,
+    DecisionRule,
+    SetComparison,
+    assess_headroom,
+    compare_set,
+    decide,
+    interval_points,
+    percent,
+    points,
+)
+from lora.errors import ConfigError
+from lora.evaluation.intervals import PairedDifference
+from lora.evaluation.wer import ErrorCounts
+
+RULE = DecisionRule(guardrail_budget=0.01, headroom_floor=0.05, catastrophic_factor=2.0)
+
+
+def compared(name: str, baseline: float, tuned: float, ci95: tuple[float, float] | None) -> SetComparison:
+    return SetComparison(name, baseline, tuned, tuned - baseline, ci95, (baseline - tuned) / baseline)
+
+
+BETTER = compared("accents", 0.40, 0.10, (-0.35, -0.25))
+SAFE = compared("us", 0.020, 0.021, (-0.002, 0.004))
+UNMEASURED = SetComparison("empty", None, None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("domain", "guardrails", "decision", "first_reason"),
+    [
+        (BETTER, [SAFE], "accept", "improved"),
+        (BETTER, [], "accept", "improved"),
+        (compared("d", 0.40, 0.38, (-0.04, 0.0)), [SAFE], "inconclusive", "includes zero"),
+        (compared("d", 0.40, 0.41, (-0.02, 0.04)), [SAFE], "inconclusive", "includes zero"),
+        (compared("d", 0.40, 0.45, (0.01, 0.09)), [SAFE], "reject", "worse, the whole interval is above zero"),
+        (compared("d", 0.40, 0.90, (0.4, 0.6)), [SAFE], "reject", "catastrophic regression, over 2 times"),
+        (compared("d", 0.40, 0.20, None), [SAFE], "inconclusive", "too little data"),
+        (UNMEASURED, [SAFE], "inconclusive", "too little data"),
+        (BETTER, [compared("g", 0.020, 0.029, (0.001, 0.017))], "accept", "improved"),
+        (BETTER, [compared("g", 0.020, 0.0305, (-0.002, 0.023))], "reject", "Guardrail g"),
+        (BETTER, [compared("g", 0.200, 0.240, (0.02, 0.06))], "reject", "whole interval is above the budget"),
+        (BETTER, [compared("g", 0.020, 0.045, (0.01, 0.04))], "reject", "catastrophic"),
+        (BETTER, [SAFE, compared("g", 0.20, 0.22, (0.0, 0.04))], "reject", "over the budget of +1.0 points"),
+        (BETTER, [compared("g", 0.02, 0.02, None)], "inconclusive", "too little data"),
+        (BETTER, [UNMEASURED], "inconclusive", "not measured"),
+        (compared("d", 0.4, 0.4, (-0.1, 0.1)), [compared("g", 0.2, 0.3, (0.05, 0.15))], "reject", "Guardrail g"),
+    ],
+)
+def test_the_rule_decides(
+    domain: SetComparison, guardrails: list[SetComparison], decision: Decision, first_reason: str
+) -> None:
+    verdict = decide(domain, guardrails, RULE)
+    assert verdict.decision == decision
+    assert first_reason in verdict.reasons[0]
+    assert len(verdict.reasons) >= 1 + len(guardrails)
+
+
+def test_a_difference_just_under_the_budget_passes_and_just_over_fails() -> None:
+    under = SetComparison("g", 0.02, 0.0299, 0.0099, (0.0, 0.02), None)
+    over = SetComparison("g", 0.02, 0.0301, 0.0101, (0.0, 0.02), None)
+    assert decide(BETTER, [under], RULE).decision == "accept"
+    assert decide(BETTER, [over], RULE).decision == "reject"
+
+
+def test_doubling_a_tiny_rate_within_the_budget_is_no_catastrophe() -> None:
+    verdict = decide(BETTER, [compared("g", 0.002, 0.006, (0.0, 0.009))], RULE)
+    assert verdict.decision == "accept"
+    assert "catastrophic" not in " ".join(verdict.reasons)
+
+
+def test_any_rate_over_the_budget_after_a_perfect_baseline_is_a_catastrophe() -> None:
+    verdict = decide(BETTER, [SetComparison("g", 0.0, 0.02, 0.02, (0.01, 0.03), None)], RULE)
+    assert verdict.decision == "reject"
+    assert "catastrophic" in verdict.reasons[0]
+
+
+def test_reasons_carry_the_numbers_in_percent_and_points() -> None:
+    verdict = decide(BETTER, [SAFE], RULE)
+    assert verdict.reasons == [
+        "Domain accents: WER 40.0% to 10.0% (-30.0 points, 95% interval -35.0 to -25.0): improved, the whole "
+        "interval is below zero.",
+        "Guardrail us: WER 2.0% to 2.1% (+0.1 points, 95% interval -0.2 to +0.4): within the budget of +1.0 points, "
+        "the whole interval included.",
+    ]
+
+
+def test_an_accepted_guardrail_says_what_harm_it_cannot_exclude() -> None:
+    verdict = decide(BETTER, [compared("g", 0.02, 0.025, (-0.01, 0.02))], RULE)
+    assert "cannot exclude harm up to +2.0 points" in verdict.reasons[1]
+
+
+def test_a_missing_guardrail_and_little_headroom_are_named_without_deciding() -> None:
+    verdict = decide(compared("d", 0.04, 0.02, (-0.03, -0.01)), [], RULE)
+    assert verdict.decision == "accept"
+    assert "No guardrail was given" in verdict.reasons[1]
+    assert "Little headroom: the baseline WER on the domain is 4.0%, under 5.0%" in verdict.reasons[2]
+
+
+@pytest.mark.parametrize(("baseline", "enough"), [(0.049, False), (0.05, True), (0.4, True), (None, False)])
+def test_headroom_starts_at_the_floor(baseline: float | None, enough: bool) -> None:
+    assert assess_headroom(baseline, RULE).enough is enough
+
+
+def test_a_comparison_pools_counts_and_keeps_the_difference() -> None:
+    before, after = (
+        [ErrorCounts(3, 0, 0, 5), ErrorCounts(1, 0, 0, 5)],
+        [ErrorCounts(1, 0, 0, 5), ErrorCounts(0, 0, 0, 5)],
+    )
+    difference = PairedDifference(-0.3, (-0.4, -0.2), 1.0, "utterance", 2, 10)
+    found = compare_set("d", before, after, difference)
+    assert (found.baseline, found.tuned, found.delta, found.ci95) == (0.4, 0.1, -0.3, (-0.4, -0.2))
+    assert found.relative_reduction == pytest.approx(0.75)
+
+
+def test_the_relative_reduction_of_nothing_is_undefined() -> None:
+    perfect = [ErrorCounts(0, 0, 0, 5)]
+    found = compare_set("d", perfect, perfect, PairedDifference(0.0, None, None, "utterance", 1, 10))
+    assert found.relative_reduction is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"guardrail_budget": -0.01}, {"guardrail_budget": 1.0}, {"headroom_floor": 5}, {"catastrophic_factor": 1}],
+)
+def test_thresholds_out_of_range_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        DecisionRule(**values)
+
+
+def test_numbers_read_well() -> None:
+    assert (percent(0.4321), percent(None), percent(1.5)) == ("43.2%", "undefined", "150.0%")
+    assert (points(-0.371), points(0.0042), points(-0.0004), points(None)) == ("-37.1", "+0.4", "0.0", "undefined")
+    assert interval_points((-0.41, 0.003)) == "-41.0 to +0.3"
