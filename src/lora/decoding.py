@@ -1,0 +1,173 @@
+"""Decoding: the only place where the project turns audio into text.
+
+Greedy, batched, adapter-aware: whatever adapter is injected in the model and switched on is heard. An
+utterance's text does not depend on its neighbours: encoding is exact under padding and the token limit
+of each utterance comes from its own duration.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lora.config import DecodeSettings, PreprocessConfig
+from lora.data.batches import length_batches, pad_waves
+from lora.errors import AudioError
+from lora.model.families import EncoderStates
+from lora.model.load import Bundle
+from lora.units import Seconds, Wave, seconds_of
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of one utterance.
+
+    Attributes:
+        token_ids: without start and end tokens.
+        ended: False where the token limit cut the text off.
+        mean_log_prob: mean log probability of the emitted tokens, end token included.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    ended: bool
+    mean_log_prob: float
+
+
+class Recognizer:
+    """Transcribes prepared waveforms with a bundle's model as it is now.
+
+    Args:
+        preprocess: the settings with which the waves were prepared; kept with the results.
+        batch_seconds: most audio in one batch, padding included.
+        batch_size: most utterances in one batch.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        preprocess: PreprocessConfig,
+        decode: DecodeSettings,
+        *,
+        batch_seconds: Seconds = 160.0,
+        batch_size: int = 64,
+    ) -> None:
+        self.bundle = bundle
+        self.preprocess = preprocess
+        self.decode = decode
+        self.batch_seconds = batch_seconds
+        self.batch_size = batch_size
+
+    def transcribe(self, waves: Sequence[Wave]) -> list[Transcript]:
+        """Return one transcript a wave, in the order of `waves`."""
+        results: dict[int, Transcript] = {}
+        for indices, transcripts in self.stream(waves):
+            results.update(zip(indices, transcripts, strict=True))
+        return [results[index] for index in range(len(waves))]
+
+    def stream(self, waves: Sequence[Wave]) -> Iterator[tuple[list[int], list[Transcript]]]:
+        """Yield indices into `waves` with their transcripts, batch by batch, longest first."""
+        lengths = [len(wave) for wave in waves]
+        for indices in length_batches(lengths, batch_seconds=self.batch_seconds, batch_size=self.batch_size):
+            encoded = self.encode([waves[index] for index in indices])
+            yield indices, self.generate(encoded, [seconds_of(lengths[index]) for index in indices])
+
+    @torch.inference_mode()
+    def encode(self, waves: Sequence[Wave]) -> EncoderStates:
+        """Encode waves as one padded batch on the model's device."""
+        family = self.bundle.family
+        for wave in waves:
+            if len(wave) < family.min_samples:
+                raise AudioError(f"{len(wave)} samples of audio; {family.name} needs at least {family.min_samples}.")
+        audio, num_samples = pad_waves(waves)
+        longest, limit = int(family.num_frames(num_samples).max()), family.max_frames(self.bundle.core)
+        if limit is not None and longest > limit:
+            raise AudioError(
+                f"{seconds_of(max(map(len, waves))):.1f} s of audio are {longest} frames; the model has positions "
+                f"for {limit}. Cut it into utterances."
+            )
+        device = self.bundle.device
+        return family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
+
+    @torch.inference_mode()
+    def generate(self, encoded: EncoderStates, seconds: Sequence[Seconds]) -> list[Transcript]:
+        """Decode greedily.
+
+        Args:
+            encoded: states of a batch.
+            seconds: each row's own duration, which sets its token limit.
+        """
+        limits = [self.decode.token_limit(value, self.bundle.max_tokens) for value in seconds]
+        rows = _greedy_search(self.bundle, encoded, limits)
+        texts = self.bundle.tokenizer.batch_decode([row.token_ids for row in rows], skip_special_tokens=True)
+        return [
+            Transcript(text.strip(), tuple(row.token_ids), row.ended, row.log_prob / max(row.num_scored, 1))
+            for text, row in zip(texts, rows, strict=True)
+        ]
+
+
+class _Row:
+    """The growing text of one utterance."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.token_ids: list[int] = []
+        self.ended = False
+        self.log_prob = 0.0
+        self.num_scored = 0
+
+    @property
+    def done(self) -> bool:
+        return self.ended or len(self.token_ids) >= self.limit + 1
+
+    def push(self, token: int, log_prob: float, end_id: int) -> None:
+        if self.done:
+            return
+        self.log_prob += log_prob
+        self.num_scored += 1
+        if token == end_id:
+            self.ended = True
+        else:
+            self.token_ids.append(token)
+
+
+def _greedy_search(bundle: Bundle, encoded: EncoderStates, limits: Sequence[int]) -> list[_Row]:
+    """Return one finished row an utterance.
+
+    A row may take `limit` tokens and one more step for its end token; what does not end there is cut
+    to `limit`. Finished rows leave the batch once they are half of it, so that long texts do not pay for
+    short ones.
+    """
+    core, device = bundle.core, encoded.states.device
+    rows = [_Row(limit) for limit in limits]
+    active = list(rows)
+    memory, mask = bundle.family.decoder_memory(encoded), encoded.mask
+    cache: Any = None
+    tokens = torch.full((len(rows), 1), bundle.start_id, device=device)
+    while True:
+        output = core.model.decoder(
+            input_ids=tokens,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = output.past_key_values
+        scores = torch.log_softmax(core.proj_out(output.last_hidden_state[:, -1]).float(), dim=-1)
+        best = scores.max(dim=-1)
+        for row, token, log_prob in zip(active, best.indices.tolist(), best.values.tolist(), strict=True):
+            row.push(token, log_prob, bundle.end_id)
+        open_rows = [index for index, row in enumerate(active) if not row.done]
+        if not open_rows:
+            break
+        tokens = best.indices.unsqueeze(1)
+        if len(open_rows) <= len(active) // 2:
+            keep: Tensor = torch.tensor(open_rows, device=device)
+            active = [active[index] for index in open_rows]
+            tokens, memory, mask = tokens[keep], memory[keep], mask[keep]
+            cache.batch_select_indices(keep)
+    for row in rows:
+        del row.token_ids[row.limit :]
+    return rows

@@ -1,0 +1,223 @@
+"""Score a model on an evaluation set: text, error counts and loss of every utterance, nothing dropped."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import transformers
+
+from lora.config import PreprocessConfig
+from lora.data.audio import wave_sha256
+from lora.data.batches import length_batches
+from lora.data.manifest import Manifest
+from lora.decoding import Recognizer
+from lora.errors import InputError
+from lora.evaluation.breakdown import PairedUtterance
+from lora.evaluation.wer import ErrorCounts, TextStyle, count_char_errors, count_word_errors, normalize_text, pool
+from lora.files import read_json, to_json, write_json
+from lora.model.text import build_token_batch
+from lora.training.examples import Example, build_examples
+from lora.training.objective import aligned_objective
+from lora.units import JsonObject, seconds_of
+
+PRIMARY_STYLE: TextStyle = "light"
+SCORE_VERSION = 1
+
+Advance = Callable[[int], None]
+"""Told how many utterances were finished, for a progress bar."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A manifest loaded for scoring."""
+
+    name: str
+    manifest: Manifest
+    examples: tuple[Example, ...]
+    content_sha256: str
+
+    @property
+    def seconds(self) -> float:
+        """Total duration."""
+        return sum(seconds_of(len(example.wave)) for example in self.examples)
+
+    @property
+    def speakers(self) -> list[int | str | None]:
+        """The speaker of each utterance."""
+        return [example.speaker_id for example in self.examples]
+
+
+@dataclass(frozen=True)
+class UtteranceScore:
+    """One utterance's result.
+
+    Attributes:
+        loss: teacher-forced cross-entropy summed over `num_tokens`, in nats.
+        ended: False where the token limit cut the text off.
+    """
+
+    id: str
+    reference: str
+    hypothesis: str
+    loss: float
+    num_tokens: int
+    ended: bool
+    mean_log_prob: float
+
+    def word_errors(self, style: TextStyle = PRIMARY_STYLE) -> ErrorCounts:
+        """Count word errors after normalising both texts."""
+        return count_word_errors(normalize_text(self.reference, style), normalize_text(self.hypothesis, style))
+
+    def char_errors(self, style: TextStyle = PRIMARY_STYLE) -> ErrorCounts:
+        """Count character errors after normalising both texts."""
+        return count_char_errors(normalize_text(self.reference, style), normalize_text(self.hypothesis, style))
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """All results of one evaluation set, in the manifest's order."""
+
+    name: str
+    utterances: tuple[UtteranceScore, ...]
+
+    def counts(self, style: TextStyle = PRIMARY_STYLE) -> list[ErrorCounts]:
+        """Return each utterance's word errors."""
+        return [utterance.word_errors(style) for utterance in self.utterances]
+
+    def wer(self, style: TextStyle = PRIMARY_STYLE) -> float | None:
+        """Return pooled errors over pooled reference words."""
+        return pool(self.counts(style)).rate
+
+    def cer(self, style: TextStyle = PRIMARY_STYLE) -> float | None:
+        """Return pooled character errors over pooled reference characters."""
+        return pool([utterance.char_errors(style) for utterance in self.utterances]).rate
+
+    @property
+    def loss(self) -> float:
+        """Teacher-forced loss in nats a token."""
+        return sum(row.loss for row in self.utterances) / sum(row.num_tokens for row in self.utterances)
+
+    @property
+    def empty(self) -> int:
+        """Number of utterances for which no text came out."""
+        return sum(not row.hypothesis for row in self.utterances)
+
+    @property
+    def unfinished(self) -> int:
+        """Number of utterances cut off by the token limit: the sign of a loop."""
+        return sum(not row.ended for row in self.utterances)
+
+
+def load_evaluation_set(name: str, manifest: Manifest, recognizer: Recognizer) -> EvaluationSet:
+    """Load an evaluation manifest's audio and texts.
+
+    Raises:
+        ManifestError: every clip or text that cannot be scored, at once.
+    """
+    examples = tuple(build_examples(recognizer.bundle, manifest.utterances, recognizer.preprocess))
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(f"{example.id}\n{example.text}\n{wave_sha256(example.wave)}\n".encode())
+    return EvaluationSet(name, manifest, examples, digest.hexdigest())
+
+
+def score_set(recognizer: Recognizer, evaluation_set: EvaluationSet, advance: Advance) -> SetScore:
+    """Transcribe and score every utterance; each is encoded once for its text and its loss."""
+    examples = evaluation_set.examples
+    results: dict[str, UtteranceScore] = {}
+    lengths = [len(example.wave) for example in examples]
+    for indices in length_batches(lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size):
+        batch = [examples[index] for index in indices]
+        for score in _score_batch(recognizer, batch):
+            results[score.id] = score
+        advance(len(batch))
+    return SetScore(evaluation_set.name, tuple(results[example.id] for example in examples))
+
+
+@torch.inference_mode()
+def _score_batch(recognizer: Recognizer, batch: Sequence[Example]) -> list[UtteranceScore]:
+    bundle = recognizer.bundle
+    encoded = recognizer.encode([example.wave for example in batch])
+    transcripts = recognizer.generate(encoded, [seconds_of(len(example.wave)) for example in batch])
+    targets = build_token_batch(bundle, [example.token_ids for example in batch]).to(bundle.device)
+    losses = aligned_objective(bundle.core, bundle.family, encoded, targets).tolist()
+    return [
+        UtteranceScore(
+            id=example.id,
+            reference=example.text,
+            hypothesis=transcript.text,
+            loss=loss,
+            num_tokens=len(example.token_ids) + 1,
+            ended=transcript.ended,
+            mean_log_prob=transcript.mean_log_prob,
+        )
+        for example, transcript, loss in zip(batch, transcripts, losses, strict=True)
+    ]
+
+
+def pair_utterances(evaluation_set: EvaluationSet, before: SetScore, after: SetScore) -> list[PairedUtterance]:
+    """Put both models' texts of every utterance side by side, for the breakdown of errors."""
+    return [
+        PairedUtterance(
+            reference=example.text,
+            baseline=old.hypothesis,
+            tuned=new.hypothesis,
+            seconds=seconds_of(len(example.wave)),
+            speaker_id=example.speaker_id,
+            baseline_ended=old.ended,
+            tuned_ended=new.ended,
+        )
+        for example, old, new in zip(evaluation_set.examples, before.utterances, after.utterances, strict=True)
+    ]
+
+
+def score_baseline(
+    recognizer: Recognizer, evaluation_set: EvaluationSet, cache_dir: Path, advance: Advance
+) -> tuple[SetScore, bool]:
+    """Score the base model, or read the score of an earlier run on the same content.
+
+    The key covers the base weights, the audio and texts, preprocessing, decoding, batching and device.
+
+    Returns:
+        The score, and whether it came from the cache.
+    """
+    key = _cache_key(recognizer, evaluation_set)
+    path = cache_dir / f"baseline-{key[:32]}.json"
+    if path.is_file():
+        score = _read_cached(path, key, evaluation_set)
+        advance(len(score.utterances))
+        return score, True
+    score = score_set(recognizer, evaluation_set, advance)
+    write_json(path, {"key": key, "utterances": [asdict(row) for row in score.utterances]})
+    return score, False
+
+
+def _cache_key(recognizer: Recognizer, evaluation_set: EvaluationSet) -> str:
+    preprocess: PreprocessConfig = recognizer.preprocess
+    parts: JsonObject = {
+        "version": SCORE_VERSION,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "base": recognizer.bundle.sha256,
+        "set": evaluation_set.content_sha256,
+        "preprocess": asdict(preprocess),
+        "decode": asdict(recognizer.decode),
+        "batch": [recognizer.batch_seconds, recognizer.batch_size],
+        "device": str(recognizer.bundle.device),
+    }
+    return hashlib.sha256(to_json(parts, indent=None).encode()).hexdigest()
+
+
+def _read_cached(path: Path, key: str, evaluation_set: EvaluationSet) -> SetScore:
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("key") != key:
+        raise InputError(f"{path}: a cached baseline of other content. Remove the file and run again.")
+    try:
+        rows = tuple(UtteranceScore(**row) for row in value["utterances"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: a damaged cached baseline ({error}). Remove the file and run again.") from error
+    if [row.id for row in rows] != [example.id for example in evaluation_set.examples]:
+        raise InputError(f"{path}: a cached baseline of other utterances. Remove the file and run again.")
+    return SetScore(evaluation_set.name, rows)

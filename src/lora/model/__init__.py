@@ -1,0 +1,1 @@
+"""Base models, padding-exact encoding and adapters."""

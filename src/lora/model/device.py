@@ -1,0 +1,48 @@
+"""Devices and number formats: what was asked for, or an error; never a quiet change."""
+
+import os
+from typing import Literal
+
+import torch
+
+from lora.config import DeviceName, Precision
+from lora.errors import DeviceError
+
+
+def resolve_device(name: DeviceName) -> torch.device:
+    """Return the device; `auto` takes CUDA, then MPS, then the CPU, and the run's record says which.
+
+    Raises:
+        DeviceError: the device is not available, or MPS would fall back to the CPU operation by operation.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("--device cuda: this PyTorch finds no CUDA GPU. Use --device cpu, or install a CUDA build.")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise DeviceError("--device mps: MPS exists on Apple Silicon only. Use --device cpu or cuda.")
+        if os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK", "0") not in ("", "0"):
+            raise DeviceError(
+                "PYTORCH_ENABLE_MPS_FALLBACK is set: operations would move to the CPU unseen. Unset it for MPS runs."
+            )
+    return torch.device(name)
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """Return the training precision on `device`.
+
+    `auto` is bf16 on CUDA GPUs that have it and fp32 elsewhere.
+
+    Raises:
+        DeviceError: fp16 on a CPU (80 times slower than fp32 there), or bf16 where the GPU lacks it.
+    """
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise DeviceError("--precision fp16 on a CPU is far slower than fp32. Use fp32 or bf16.")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise DeviceError("--precision bf16: this GPU has no bf16. Use fp16 or fp32.")
+    if precision == "bf16" and device.type == "mps":
+        raise DeviceError("--precision bf16 is not offered on MPS. Use fp32 or fp16.")
+    return precision

@@ -1,0 +1,183 @@
+"""Load a base model: hub id, local folder, or `builtin:digits`."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
+
+from lora.errors import ModelError, SetupError
+from lora.model.families import FAMILIES, Family
+from lora.units import SAMPLE_RATE_HZ
+
+BUILTIN_PREFIX = "builtin:"
+DOCUMENTED_CHOICE = "UsefulSensors/moonshine-tiny"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A base model with everything that goes with it.
+
+    Attributes:
+        core: the Transformers model; adapter layers are injected into it in place.
+        start_id: the token that the decoder starts from.
+        end_id: the token that ends a text.
+        max_tokens: most tokens that the decoder can emit.
+        sha256: hash of the base weights, see `weights_sha256`.
+    """
+
+    model_id: str
+    family: Family
+    core: Any
+    processor: Any
+    tokenizer: Any
+    start_id: int
+    end_id: int
+    max_tokens: int
+    sha256: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.core.parameters()).device
+
+
+def builtin_names() -> list[str]:
+    """Return the names of the base models inside the package."""
+    folder = files("lora") / "assets"
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if entry.joinpath("config.json").is_file())
+
+
+def locate_model(model_id: str) -> str:
+    """Return the folder or hub id to load from.
+
+    Raises:
+        ModelError: an unknown builtin name, or a path without a model.
+    """
+    if model_id.startswith(BUILTIN_PREFIX):
+        name = model_id.removeprefix(BUILTIN_PREFIX)
+        if name not in builtin_names():
+            raise ModelError(f"{model_id}: no such builtin model; there is {', '.join(builtin_names()) or 'none'}.")
+        return str(files("lora") / "assets" / name)
+    path = Path(model_id)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{path}: no config.json; expected a folder written by save_pretrained.")
+        return str(path)
+    if path.is_absolute() or model_id.startswith(".") or model_id.count("/") != 1:
+        raise ModelError(
+            f"{model_id}: no such folder. Expected a local folder, a hub id such as {DOCUMENTED_CHOICE}, "
+            "or builtin:digits."
+        )
+    return model_id
+
+
+def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | None = None) -> Bundle:
+    """Load a base model in fp32 with its processor, ready for evaluation.
+
+    Raises:
+        ModelError: not a Moonshine model, or its files do not say what is needed or lack weights.
+        SetupError: the hub cannot be reached.
+    """
+    location = locate_model(model_id)
+    if processor_dir is not None and not processor_dir.is_dir():
+        raise ModelError(f"{processor_dir}: no such processor folder. Check --processor-dir.")
+    try:
+        config = AutoConfig.from_pretrained(location)
+        family = FAMILIES.get(config.model_type)
+        if family is None:
+            raise ModelError(f"{model_id}: model type {config.model_type!r}; expected one of {', '.join(FAMILIES)}.")
+        core, loaded = AutoModelForSpeechSeq2Seq.from_pretrained(
+            location, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+        )
+        processor = AutoProcessor.from_pretrained(str(processor_dir) if processor_dir else location)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if location == model_id and not Path(location).is_dir():
+            raise SetupError(
+                f"{model_id}: cannot be loaded from the hub ({_first_line(error)}). Check the id and the network, "
+                "or give a local folder or builtin:digits."
+            ) from error
+        raise ModelError(f"{model_id}: cannot be loaded ({_first_line(error)}). Check the folder's files.") from error
+    _refuse_gaps(loaded, model_id)
+    core.eval().requires_grad_(False)
+    start_id, end_id, max_tokens = _generation_limits(core, model_id)
+    _check_processor(processor, core, model_id)
+    digest = weights_sha256(core)
+    return Bundle(
+        model_id=model_id,
+        family=family,
+        core=core.to(device),
+        processor=processor,
+        tokenizer=processor.tokenizer,
+        start_id=start_id,
+        end_id=end_id,
+        max_tokens=max_tokens,
+        sha256=digest,
+    )
+
+
+def weights_sha256(core: nn.Module) -> str:
+    """Hash a model's weights by content: names, shapes and fp32 bytes, in the order of the names.
+
+    The same weights give the same hash whatever file format or number of files they came in.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(core.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _refuse_gaps(loaded: Any, model_id: str) -> None:
+    """Refuse weights that are not in the file: Transformers fills them with random numbers and goes on."""
+    problems = [
+        f"{kind}: {name}" for kind in ("missing_keys", "mismatched_keys", "error_msgs") for name in sorted(loaded[kind])
+    ]
+    if problems:
+        raise ModelError(f"{model_id}: {len(problems)} weight(s) cannot be loaded. Restore the model's files", problems)
+
+
+def _generation_limits(core: Any, model_id: str) -> tuple[int, int, int]:
+    config, generation = core.config, core.generation_config
+    start = next(
+        (
+            value
+            for value in (generation.decoder_start_token_id, config.decoder_start_token_id, config.bos_token_id)
+            if value is not None
+        ),
+        None,
+    )
+    end = config.eos_token_id
+    if not isinstance(start, int) or not isinstance(end, int):
+        raise ModelError(
+            f"{model_id}: start token {start!r}, end token {end!r}; expected two integers in config.json or "
+            "generation_config.json."
+        )
+    return start, end, config.max_position_embeddings - 1
+
+
+def _check_processor(processor: Any, core: Any, model_id: str) -> None:
+    extractor, tokenizer = processor.feature_extractor, processor.tokenizer
+    if extractor.sampling_rate != SAMPLE_RATE_HZ:
+        raise ModelError(f"{model_id}: processor for {extractor.sampling_rate} Hz; expected {SAMPLE_RATE_HZ} Hz.")
+    if extractor.do_normalize:
+        raise ModelError(
+            f"{model_id}: the processor normalises audio to unit variance; Moonshine takes raw samples "
+            "(do_normalize false in preprocessor_config.json)."
+        )
+    if len(tokenizer) > core.config.vocab_size:
+        raise ModelError(
+            f"{model_id}: the tokenizer has {len(tokenizer)} tokens and the model {core.config.vocab_size}. "
+            "They do not belong together."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]

@@ -1,0 +1,1 @@
+"""The objective, its alignment check and the training loop."""

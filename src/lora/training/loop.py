@@ -1,0 +1,275 @@
+"""The training loop, explicit and short.
+
+A step takes `batch_seconds` of audio, a share of it replay, sums the loss over all its tokens and divides
+once. Evaluation by generation comes in as a function; the state with the best score is kept.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from lora.data.batches import epoch_batches, pad_waves
+from lora.errors import CheckFailed
+from lora.model.adapters import restore_state_, trainable_state
+from lora.model.families import EncoderStates
+from lora.model.feature_cache import EncoderCache
+from lora.model.methods import Adaptation, optimizer_groups
+from lora.model.text import TokenBatch, build_token_batch
+from lora.training.examples import Example
+from lora.training.objective import Objective, score_positions
+from lora.training.perturbation import FlatPerturbation
+from lora.training.schedule import learning_rate_factor
+from lora.training.teacher import TeacherOutput, distillation_loss
+from lora.units import JsonObject, Seconds, seconds_of
+
+MAX_SKIPPED_STEPS = 10
+"""fp16 starts with too high a loss scale and halves it at each overflow; more in a row than this is divergence."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What the loop needs to know; see `ExperimentConfig` for the meaning of each."""
+
+    max_steps: int
+    learning_rate: float
+    warmup_ratio: float
+    weight_decay: float
+    batch_seconds: Seconds
+    replay_ratio: float
+    gradient_accumulation: int
+    max_grad_norm: float
+    lora_plus: float
+    flat_sigma: float
+    distillation_weight: float
+    eval_interval: int
+    wer_stop_threshold: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one evaluation on the development sets.
+
+    Attributes:
+        score: what the kept state minimises, compared in order.
+        tripped: what went wrong so badly that training must stop; empty while all is well.
+        wer: development WER of the domain, for the stop threshold.
+        record: what goes into the history.
+    """
+
+    score: tuple[float, ...]
+    wer: float
+    record: JsonObject
+    tripped: str = ""
+
+
+@dataclass
+class TrainingResult:
+    """What happened in training; the model holds the best state."""
+
+    steps: int = 0
+    audio_seconds: Seconds = 0.0
+    first_loss: float = math.nan
+    final_loss: float = math.nan
+    best_step: int = 0
+    stopped_by: str = "max_steps"
+    evaluations: list[JsonObject] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training examples of the domain, and replay against forgetting (may be empty).
+
+    Attributes:
+        teachers: the base model's outputs on every replay example, by id; empty without distillation.
+    """
+
+    domain: Sequence[Example]
+    replay: Sequence[Example]
+    teachers: Mapping[str, TeacherOutput] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains the injected adapter of one bundle.
+
+    Args:
+        accelerator: decides precision and scaling; its device is the bundle's.
+        encoder_cache: given when the adapter leaves the encoder alone; then it is never run again.
+    """
+
+    def __init__(
+        self,
+        adaptation: Adaptation,
+        objective: Objective,
+        config: TrainingConfig,
+        accelerator: Accelerator,
+        encoder_cache: EncoderCache | None,
+    ) -> None:
+        self.bundle = adaptation.bundle
+        self.model = adaptation.module
+        self.objective = objective
+        self.config = config
+        self.accelerator = accelerator
+        self.encoder_cache = encoder_cache
+        groups = optimizer_groups(self.model, learning_rate=config.learning_rate, b_ratio=config.lora_plus)
+        self.trainable = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer: Any = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=config.weight_decay))
+        self.perturbation = FlatPerturbation(
+            list(adaptation.layers.values()), sigma=config.flat_sigma, max_steps=config.max_steps, seed=config.seed
+        )
+        self.teachers: Mapping[str, TeacherOutput] = {}
+        self.skipped = 0
+
+    def train(
+        self,
+        data: TrainingData,
+        evaluate: Callable[[int], Evaluation],
+        record: Callable[[JsonObject], None],
+    ) -> TrainingResult:
+        """Run the steps and leave the best evaluated state in the model.
+
+        Args:
+            evaluate: step -> development scores of the model as it is; called before the first step, as step 0, too.
+            record: takes one history row a step or evaluation.
+
+        Raises:
+            CheckFailed: a loss or gradient is not finite; the message names the utterances.
+        """
+        config, result = self.config, TrainingResult()
+        self.teachers = data.teachers
+        before = self._evaluate(0, evaluate, record, result)
+        best, best_state = before, trainable_state(self.model)
+        replay_ratio = config.replay_ratio if data.replay else 0.0
+        domain = _endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
+        replay = _endless(data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1)
+        for step in range(1, config.max_steps + 1):
+            row = self._step(step, next(domain), next(replay, []))
+            result.steps, result.final_loss = step, row["loss"]
+            result.audio_seconds += row["audio_seconds"]
+            if step == 1:
+                result.first_loss = row["loss"]
+            record(row)
+            if step % config.eval_interval and step != config.max_steps:
+                continue
+            now = self._evaluate(step, evaluate, record, result)
+            if now.score < best.score:
+                best, best_state, result.best_step = now, trainable_state(self.model), step
+            if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
+                result.stopped_by = "wer_stop_threshold"
+                break
+            if now.tripped:
+                result.stopped_by = now.tripped
+                break
+        restore_state_(self.model, best_state)
+        return result
+
+    def _evaluate(
+        self,
+        step: int,
+        evaluate: Callable[[int], Evaluation],
+        record: Callable[[JsonObject], None],
+        result: TrainingResult,
+    ) -> Evaluation:
+        self.model.eval()
+        evaluation = evaluate(step)
+        row = {"step": step, "eval": evaluation.record}
+        record(row)
+        result.evaluations.append(row)
+        return evaluation
+
+    def _step(self, step: int, domain: list[Example], replay: list[Example]) -> JsonObject:
+        """Take one optimizer step on one batch of each kind."""
+        self.model.train()
+        if self.encoder_cache is not None:
+            # States that are kept must not have a checkpoint's own dropout in them.
+            self.bundle.core.model.encoder.eval()
+        factor = learning_rate_factor(step, max_steps=self.config.max_steps, warmup_ratio=self.config.warmup_ratio)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        examples = domain + replay
+        num_tokens = sum(len(example.token_ids) + 1 for example in examples)
+        sums: dict[str, float] = {}
+        with self.perturbation.applied(step) if self.config.flat_sigma else nullcontext():
+            for kind, part in (("domain", domain), ("replay", replay)):
+                for piece in _pieces(part, self.config.gradient_accumulation):
+                    losses = self._backward(piece, num_tokens, taught=kind == "replay" and bool(self.teachers))
+                    sums[kind] = sums.get(kind, 0.0) + float(losses.sum())
+        norm = self._update(step, examples)
+        tokens = {
+            kind: sum(len(example.token_ids) + 1 for example in part)
+            for kind, part in (("domain", domain), ("replay", replay))
+        }
+        return {
+            "step": step,
+            "loss": sum(sums.values()) / num_tokens,
+            **{f"{kind}_loss": value / tokens[kind] for kind, value in sums.items()},
+            "learning_rate": self.config.learning_rate * factor,
+            "grad_norm": norm if math.isfinite(norm) else None,
+            "audio_seconds": sum(seconds_of(len(example.wave)) for example in examples),
+        }
+
+    def _update(self, step: int, examples: list[Example]) -> float:
+        """Clip, step, and return the gradient's norm; fp16 skips a step whose scaled gradient overflowed."""
+        norm = float(self.accelerator.clip_grad_norm_(self.trainable, self.config.max_grad_norm))
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        if self.skipped > (0 if self.accelerator.scaler is None else MAX_SKIPPED_STEPS):
+            raise CheckFailed(
+                f"step {step}: the gradient is not finite. Lower --learning-rate or use --precision fp32.",
+                [example.id for example in examples],
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _backward(self, examples: list[Example], num_tokens: int, *, taught: bool) -> Tensor:
+        targets = build_token_batch(self.bundle, [example.token_ids for example in examples]).to(self.bundle.device)
+        with self.accelerator.autocast():
+            encoded = self._encode(examples)
+            if taught:
+                losses = self._distill(examples, encoded, targets)
+            else:
+                losses = self.objective(self.bundle.core, self.bundle.family, encoded, targets)
+        bad = [example.id for example, loss in zip(examples, losses.tolist(), strict=True) if not math.isfinite(loss)]
+        if bad:
+            raise CheckFailed(
+                "the loss of these utterances is not finite. Check their audio and text, or lower --learning-rate.", bad
+            )
+        self.accelerator.backward(losses.sum() / num_tokens)
+        return losses.detach()
+
+    def _distill(self, examples: list[Example], encoded: EncoderStates, targets: TokenBatch) -> Tensor:
+        """Return (1 - w) cross-entropy + w KL(base || adapted) of each replay utterance."""
+        weight = self.config.distillation_weight
+        positions = score_positions(self.bundle.core, self.bundle.family, encoded, targets)
+        divergence = distillation_loss(positions.logits, [self.teachers[example.id] for example in examples])
+        return (1 - weight) * positions.cross_entropy() + weight * positions.sum_rows(divergence)
+
+    def _encode(self, examples: list[Example]) -> EncoderStates:
+        waves = [example.wave for example in examples]
+        if self.encoder_cache is not None:
+            encoded = self.encoder_cache.encode(waves)
+            return EncoderStates(encoded.states.to(self.bundle.device), encoded.mask.to(self.bundle.device))
+        audio, num_samples = pad_waves(waves)
+        device = self.bundle.device
+        return self.bundle.family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
+
+
+def _endless(examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
+    lengths = [len(example.wave) for example in examples]
+    epoch = 0
+    while examples:
+        for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
+            yield [examples[index] for index in batch]
+        epoch += 1
+
+
+def _pieces(examples: list[Example], count: int) -> Iterator[list[Example]]:
+    size = math.ceil(len(examples) / count) if examples else 1
+    for start in range(0, len(examples), size):
+        yield examples[start : start + size]

@@ -1,0 +1,98 @@
+"""The base model as teacher: its own next-token distributions on replay, computed once and cached.
+
+Self-distillation keeps the adapted model near what it was on speech that is not the domain's. No
+transcript is needed: the teacher reads its own text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lora.data.batches import length_batches
+from lora.decoding import Recognizer
+from lora.model.text import build_token_batch
+from lora.training.examples import Example
+from lora.training.objective import score_positions
+from lora.units import seconds_of
+
+TOP = 64
+
+
+@dataclass(frozen=True)
+class TeacherOutput:
+    """The teacher's distribution at each position of one utterance's labels.
+
+    Attributes:
+        token_ids: int64 (tokens, top), the likeliest tokens.
+        log_probs: float32 (tokens, top), theirs.
+    """
+
+    token_ids: Tensor
+    log_probs: Tensor
+
+
+def teach(
+    recognizer: Recognizer, examples: Sequence[Example], *, own_texts: bool, advance: Callable[[int], None]
+) -> tuple[list[Example], dict[str, TeacherOutput]]:
+    """Run the base model over replay examples, before any adapter is injected.
+
+    Args:
+        own_texts: replace each transcript by the base model's own text; an utterance for which it writes
+            nothing keeps no position but the end token.
+
+    Returns:
+        The examples, with the texts that were scored, and the teacher's output by example id.
+    """
+    taught: dict[str, Example] = {}
+    outputs: dict[str, TeacherOutput] = {}
+    lengths = [len(example.wave) for example in examples]
+    for indices in length_batches(lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size):
+        batch = [examples[index] for index in indices]
+        for example, output in _teach_batch(recognizer, batch, own_texts):
+            taught[example.id], outputs[example.id] = example, output
+        advance(len(batch))
+    return [taught[example.id] for example in examples], outputs
+
+
+@torch.no_grad()
+def _teach_batch(recognizer: Recognizer, batch: list[Example], own_texts: bool) -> list[tuple[Example, TeacherOutput]]:
+    bundle = recognizer.bundle
+    encoded = recognizer.encode([example.wave for example in batch])
+    if own_texts:
+        transcripts = recognizer.generate(encoded, [seconds_of(len(example.wave)) for example in batch])
+        batch = [
+            replace(example, token_ids=transcript.token_ids, text=transcript.text)
+            for example, transcript in zip(batch, transcripts, strict=True)
+        ]
+    targets = build_token_batch(bundle, [example.token_ids for example in batch]).to(bundle.device)
+    positions = score_positions(bundle.core, bundle.family, encoded, targets)
+    log_probs = torch.log_softmax(positions.logits, dim=-1)
+    top = log_probs.topk(min(TOP, log_probs.shape[-1]), dim=-1)
+    return [
+        (example, TeacherOutput(top.indices[positions.rows == row].cpu(), top.values[positions.rows == row].cpu()))
+        for row, example in enumerate(batch)
+    ]
+
+
+def distillation_loss(logits: Tensor, teachers: Sequence[TeacherOutput]) -> Tensor:
+    """Return KL(teacher || student) at every position, float32 (positions,).
+
+    The teacher's tokens beyond its likeliest `TOP` are one bucket: their whole mass is compared with the
+    student's mass outside the same tokens. This is a lower bound of the full divergence (data processing
+    inequality), equal to it for vocabularies up to `TOP`.
+
+    Args:
+        logits: float (positions, vocabulary), the positions of `teachers` one after another.
+    """
+    ids = torch.cat([teacher.token_ids for teacher in teachers]).to(logits.device)
+    teacher = torch.cat([teacher.log_probs for teacher in teachers]).to(logits.device)
+    student = F.log_softmax(logits.float(), dim=-1).gather(1, ids)
+    inside = (teacher.exp() * (teacher - student)).sum(dim=-1)
+    if ids.shape[1] == logits.shape[-1]:
+        return inside
+    rest_teacher = (1 - teacher.exp().sum(dim=-1)).clamp_min(1e-8)
+    rest_student = (1 - student.exp().sum(dim=-1)).clamp_min(1e-8)
+    return inside + rest_teacher * (rest_teacher.log() - rest_student.log())
