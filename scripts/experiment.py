@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Baseline, LoRA training, tuned result and verdict: the same as `moonshine-lora experiment`."""
+
+import sys
+
+from lora.scripts.experiment import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Describe manifests in numbers: the same as `moonshine-lora stats`."""
+
+import sys
+
+from lora.scripts.manifest_stats import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Draw a random part of a manifest: the same as `moonshine-lora sample`."""
+
+import sys
+
+from lora.scripts.sample_manifest import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Fill the training report from runs' own JSON: the same as `moonshine-lora training-report`."""
+
+import sys
+
+from lora.scripts.training_report import main
+
+if __name__ == "__main__":
+    sys.exit(main())

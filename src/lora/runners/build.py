@@ -1,0 +1,62 @@
+"""Build a manifest from a source: check the options, open the source, write, sum up."""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora.data.sources.base import build_clips
+from lora.data.sources.selection import Notes
+from lora.files import to_json
+from lora.runners.build_options import BuildOptions, SourceName, check_options
+from lora.runners.build_sources import open_source
+from lora.units import Seconds
+
+__all__ = ["BuildOptions", "BuildSummary", "SourceName", "build_manifest", "check_options"]
+
+
+@dataclass(frozen=True)
+class BuildSummary:
+    """What was written. `speakers` is None where the source names none; `notes` says what was left out or changed."""
+
+    path: Path
+    utterances: int
+    seconds: Seconds
+    speakers: int | None
+    notes: str = ""
+
+    def __str__(self) -> str:
+        speakers = "no speaker ids" if self.speakers is None else f"{self.speakers} speaker(s)"
+        line = f"{self.path}: {self.utterances} utterances, {self.seconds / 3600:.3f} hours, {speakers}"
+        return f"{self.notes}\n{line}" if self.notes else line
+
+
+def build_manifest(options: BuildOptions) -> BuildSummary:
+    """Build the manifest that `options` describe; the same options go on from a build that was stopped.
+
+    Raises:
+        ConfigError: options that contradict each other or the source, all of them listed.
+        SourceError: the corpus, split, speaker or column does not exist, or rows are faulty.
+        SetupError: the hub cannot be reached, or eSpeak NG is missing.
+    """
+    check_options(options)
+    notes = Notes()
+    clips = open_source(options, notes)
+    written = build_clips(
+        clips,
+        options.output,
+        embed_audio=options.embed_audio,
+        total=options.wanted_samples if notes.total is None else notes.total,
+        workers=options.workers,
+        build_key=build_key(options),
+    )
+    if written.reused:
+        notes.lines.insert(0, f"resumed: {written.reused} of {written.utterances} clips were there")
+    return BuildSummary(written.path, written.utterances, written.seconds, len(written.speakers) or None, str(notes))
+
+
+def build_key(options: BuildOptions) -> str:
+    """Return a hash of every option that decides what is written; the path is resolved."""
+    values = dataclasses.asdict(options) | {"path": None if options.path is None else str(options.path.resolve())}
+    decisive = {name: value for name, value in values.items() if name not in ("output", "workers")}
+    return hashlib.sha256(to_json(decisive, indent=None).encode("utf-8", "surrogateescape")).hexdigest()

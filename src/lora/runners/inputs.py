@@ -1,0 +1,235 @@
+"""What an experiment reads: the base model, its manifests, and how they are divided; all checked before it starts."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate.utils import set_seed
+
+from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig
+from lora.data.audio import wave_sha256
+from lora.data.manifest import Manifest, Utterance, read_manifest
+from lora.data.splits import split_train_validation
+from lora.decoding import Recognizer
+from lora.errors import ConfigError, ManifestError
+from lora.evaluation.score import EvaluationSet, load_evaluation_set
+from lora.model.device import resolve_device, resolve_precision
+from lora.model.load import Bundle, load_bundle
+from lora.runners.progress import console
+from lora.training.examples import Example, build_examples
+from lora.training.loop import TrainingData
+from lora.units import JsonObject
+
+RESERVED_SET_NAMES = ("domain", "domain_dev", "guardrail_dev")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage shares; `started` is on the monotonic clock."""
+
+    config: ExperimentConfig
+    bundle: Bundle
+    recognizer: Recognizer
+    precision: str
+    started: float
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where baselines are kept between runs."""
+        return self.config.cache_dir or self.config.output_dir.parent / ".cache"
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """Every manifest that the configuration names, read."""
+
+    train: Manifest
+    domain: Manifest
+    guardrails: dict[str, Manifest]
+    replay: Manifest | None
+    validation: Manifest | None
+    guardrail_validation: Manifest | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything that was loaded, checked and split."""
+
+    training_manifest: Manifest
+    training: TrainingData
+    left_out: int
+    splits: JsonObject
+    domain: EvaluationSet
+    guardrails: tuple[EvaluationSet, ...]
+    domain_dev: EvaluationSet
+    guardrail_dev: EvaluationSet | None
+
+    @property
+    def reported(self) -> tuple[EvaluationSet, ...]:
+        """The sets of the verdict, domain first."""
+        return (self.domain, *self.guardrails)
+
+    @property
+    def development(self) -> tuple[EvaluationSet, ...]:
+        """The sets that choose the kept state; never reported on."""
+        return (self.domain_dev,) if self.guardrail_dev is None else (self.domain_dev, self.guardrail_dev)
+
+
+def read_manifests(config: ExperimentConfig) -> Manifests:
+    """Read every manifest, without decoding audio.
+
+    Raises:
+        ManifestError: every fault of every manifest, at once.
+    """
+    names = _guardrail_names(config)
+    paths = {
+        "train": config.dataset_path,
+        "domain": config.manifest_path,
+        "replay": config.replay_manifest,
+        "validation": config.validation_manifest,
+        "guardrail_validation": config.guardrail_validation_manifest,
+    }
+    problems: list[str] = []
+    read: dict[Path, Manifest] = {}
+    for path in [path for path in (*paths.values(), *config.guardrail_manifest) if path is not None]:
+        with _collected(problems):
+            read[path] = read_manifest(path, allow_outside=config.allow_outside_audio)
+    if problems:
+        raise ManifestError(f"{len(problems)} fault(s) in the manifests", problems)
+    guardrails = {name: read[path] for name, path in zip(names, config.guardrail_manifest, strict=True)}
+    given = {name: None if path is None else read[path] for name, path in paths.items()}
+    return Manifests(guardrails=guardrails, **given)  # type: ignore[arg-type]
+
+
+def _guardrail_names(config: ExperimentConfig) -> list[str]:
+    stems = [path.stem for path in config.guardrail_manifest]
+    if len(set(stems)) != len(stems) or set(stems) & set(RESERVED_SET_NAMES):
+        raise ConfigError(
+            f"--guardrail-manifest: file names {', '.join(stems)}; expected different names, none of them "
+            f"{', '.join(RESERVED_SET_NAMES)}. Reports call each guardrail by its file name: rename the files."
+        )
+    return stems
+
+
+@contextmanager
+def _collected(problems: list[str]) -> Iterator[None]:
+    """Add the faults of a manifest to `problems`, so that the next one is read too."""
+    try:
+        yield
+    except ManifestError as error:
+        problems += error.problems or [error.message]
+
+
+def open_run(config: ExperimentConfig) -> Run:
+    """Resolve device and precision, load the base model, seed everything."""
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision, device)
+    started = time.monotonic()
+    set_seed(config.seed)
+    bundle = load_bundle(config.model_id, device)
+    recognizer = Recognizer(
+        bundle,
+        PreprocessConfig(),
+        DecodeSettings(tokens_per_second=config.tokens_per_second),
+        batch_seconds=config.eval_batch_seconds,
+    )
+    console.print(f"base model {config.model_id} ({bundle.family.name}, {bundle.sha256[:12]}) on {device}, {precision}")
+    return Run(config, bundle, recognizer, precision, started)
+
+
+def load_data(run: Run, manifests: Manifests) -> RunData:
+    """Cut development sets from training data, load all audio, refuse leaks.
+
+    Raises:
+        ManifestError: every clip and text of every manifest that cannot be used, or audio that is in
+            training and evaluation.
+    """
+    train_rows, dev, train_split = _development(run, manifests.train, manifests.validation)
+    replay_rows: Sequence[Utterance] = ()
+    guard = manifests.guardrail_validation
+    splits: JsonObject = {"train": train_split}
+    if manifests.replay is not None:
+        replay_rows, guard, splits["replay"] = _development(run, manifests.replay, guard)
+    loaded = _load_sets(
+        run, {"domain": manifests.domain, **manifests.guardrails, "domain_dev": dev, "guardrail_dev": guard}
+    )
+    problems = loaded.problems
+    training, left_out = _load_training(run, train_rows, replay_rows, problems)
+    if problems:
+        raise ManifestError(f"{len(problems)} clip(s) or text(s) cannot be used", problems)
+    data = RunData(
+        training_manifest=manifests.train,
+        training=training,
+        left_out=left_out,
+        splits=splits,
+        domain=loaded.sets["domain"],
+        guardrails=tuple(loaded.sets[name] for name in manifests.guardrails),
+        domain_dev=loaded.sets["domain_dev"],
+        guardrail_dev=loaded.sets.get("guardrail_dev"),
+    )
+    _refuse_leaks(data)
+    for name, text in splits.items():
+        console.print(f"{name}: {text}")
+    return data
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    sets: dict[str, EvaluationSet]
+    problems: list[str]
+
+
+def _load_sets(run: Run, manifests: dict[str, Manifest | None]) -> _Loaded:
+    loaded = _Loaded({}, [])
+    for name, manifest in manifests.items():
+        if manifest is not None:
+            with _collected(loaded.problems):
+                loaded.sets[name] = load_evaluation_set(name, manifest, run.recognizer)
+    return loaded
+
+
+def _development(run: Run, manifest: Manifest, given: Manifest | None) -> tuple[Sequence[Utterance], Manifest, str]:
+    """Return training rows, development set and how the two were divided."""
+    if given is not None:
+        return manifest.utterances, given, f"development set {given.path}"
+    split = split_train_validation(manifest.utterances, fraction=run.config.validation_fraction, seed=run.config.seed)
+    held_out = Manifest(manifest.path, manifest.sha256, tuple(split.validation))
+    return split.train, held_out, f"{split.kind} split: {split.reason}"
+
+
+def _load_training(
+    run: Run, train_rows: Sequence[Utterance], replay_rows: Sequence[Utterance], problems: list[str]
+) -> tuple[TrainingData, int]:
+    """Return the training examples and how many clips were too long; faults are added to `problems`."""
+    limit = run.config.max_seconds
+    parts: list[list[Example]] = []
+    left_out = 0
+    for path, rows in ((run.config.dataset_path, train_rows), (run.config.replay_manifest, replay_rows)):
+        parts.append([])
+        with _collected(problems):
+            parts[-1] = build_examples(run.bundle, rows, run.recognizer.preprocess, max_seconds=limit)
+            left_out += len(rows) - len(parts[-1])
+            if rows and not parts[-1]:
+                problems.append(f"{path}: no training clip of at most {limit:g} s. Raise --max-seconds.")
+    if left_out:
+        console.print(f"{left_out} training clip(s) longer than {limit:g} s are left out")
+    return TrainingData(parts[0], parts[1]), left_out
+
+
+def _refuse_leaks(data: RunData) -> None:
+    """Refuse audio that is both trained or selected on and reported on."""
+    seen = {wave_sha256(example.wave): example.id for example in (*data.training.domain, *data.training.replay)}
+    for development in data.development:
+        seen |= {wave_sha256(example.wave): example.id for example in development.examples}
+    problems = [
+        f"{evaluation_set.manifest.path}: {example.id} is the same audio as {seen[digest]} of the training data"
+        for evaluation_set in data.reported
+        for example in evaluation_set.examples
+        if (digest := wave_sha256(example.wave)) in seen
+    ]
+    if problems:
+        raise ManifestError(
+            "training and evaluation share audio, so the result would be worthless. Remove it from one side", problems
+        )

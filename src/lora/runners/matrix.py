@@ -1,0 +1,226 @@
+"""A matrix of experiments: do what is missing, then write what the runs' own records say into a document."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from lora.config import ExperimentConfig
+from lora.errors import CheckFailed, ConfigError, InputError
+from lora.files import read_json, sha256_file, write_json, write_text
+from lora.hypotheses import Hypothesis, check_rule
+from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix, replace_section
+from lora.runners.build import BuildOptions, BuildSummary, build_manifest
+from lora.runners.experiment import run_experiment
+from lora.runners.output import RUN_MARK
+from lora.runners.prepare import ManifestPlan, build_missing, used_by
+from lora.runners.progress import console
+from lora.runners.provenance import command_of, config_values
+from lora.units import JsonObject
+
+FAILURE_MARK = "check_failed.json"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """One run of the matrix; `expect` says how it should end."""
+
+    id: str
+    hypotheses: tuple[str, ...]
+    config: ExperimentConfig
+    expect: Literal["done", "check_failed"] = "done"
+    note: str = ""
+
+    @property
+    def manifests(self) -> tuple[Path, ...]:
+        """Every manifest that the run reads."""
+        config = self.config
+        optional = (config.replay_manifest, config.validation_manifest, config.guardrail_validation_manifest)
+        given = (config.dataset_path, config.manifest_path, *config.guardrail_manifest, *optional)
+        return tuple(path for path in given if path is not None)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix file, checked. `section` is the name of its part of the document, if it is not the main one."""
+
+    path: Path
+    section: str | None
+    output: Path
+    hypotheses: tuple[Hypothesis, ...]
+    manifests: tuple[ManifestPlan, ...]
+    runs: tuple[RunPlan, ...]
+
+
+def select_runs(matrix: Matrix, only: Sequence[str] | None) -> list[RunPlan]:
+    """Return the runs of the named hypotheses and the named runs, in the file's order; all unless named.
+
+    Raises:
+        ConfigError: a name is neither.
+    """
+    if only is None:
+        return list(matrix.runs)
+    known = [item.id for item in matrix.hypotheses] + [run.id for run in matrix.runs]
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        raise ConfigError(f"{matrix.path}: no hypothesis or run {', '.join(unknown)}; it has {', '.join(known)}.")
+    return [run for run in matrix.runs if {run.id, *run.hypotheses} & set(only)]
+
+
+def run_matrix(
+    matrix: Matrix,
+    runs: Sequence[RunPlan],
+    document: Path,
+    *,
+    run: Callable[[ExperimentConfig], JsonObject] = run_experiment,
+    build: Callable[[BuildOptions], BuildSummary] = build_manifest,
+) -> None:
+    """Do those of `runs` that were not done, and bring the document up to date after each.
+
+    A run is done when its folder has a record of the wanted configuration. A run that a check stops though
+    nothing said it would does not stop the others; it is named at the end, and tried again next time.
+
+    Raises:
+        ConfigError: a folder holds a run of another configuration or of other manifests.
+        CheckFailed: a check stopped a run that should have finished.
+        InputError, SetupError: as `build_manifest` and `run_experiment`.
+    """
+    find_sections(matrix, document)
+    read_records(matrix, matrix.runs)
+    paths = {path for plan in runs for path in plan.manifests}
+    build_missing(used_by(matrix.manifests, paths), matrix.output / "manifests.json", build)
+    records = read_records(matrix, matrix.runs)
+    failures = []
+    for number, plan in enumerate(runs, start=1):
+        done = plan.id in records
+        console.print(f"run {number} of {len(runs)}: {plan.id}{' (done before)' if done else ''}")
+        if done:
+            continue
+        try:
+            run(plan.config)
+        except CheckFailed as error:
+            if plan.expect == "check_failed":
+                _record_failure(plan, error)
+            else:
+                failures.append(f"{plan.id}: {error.message}")
+        write_tables(matrix, document)
+    write_tables(matrix, document)
+    if failures:
+        raise CheckFailed(f"{matrix.path}: {len(failures)} run(s) stopped by a check", failures)
+
+
+def _record_failure(plan: RunPlan, error: CheckFailed) -> None:
+    write_json(
+        plan.config.output_dir / FAILURE_MARK,
+        {
+            "schema_version": 1,
+            "run_id": plan.id,
+            "status": "check_failed",
+            "message": error.message,
+            "problems": list(error.problems),
+            "command": command_of("experiment", plan.config),
+            "config": config_values(plan.config),
+            "manifests": {str(path): sha256_file(path) for path in plan.manifests},
+            "times": {"finished_at": datetime.now(UTC).isoformat(timespec="seconds")},
+        },
+    )
+
+
+def read_records(matrix: Matrix, runs: Sequence[RunPlan]) -> dict[str, JsonObject]:
+    """Return the record of each run that was done, with its `status`.
+
+    Raises:
+        ConfigError: every folder whose run had another configuration or other manifests.
+    """
+    records: dict[str, JsonObject] = {}
+    problems: list[str] = []
+    for plan in runs:
+        record = _read_record(plan.config.output_dir)
+        if record is None:
+            continue
+        different = _differences(plan, record)
+        if different:
+            problems.append(f"{plan.config.output_dir}: {'; '.join(different)}. Remove the folder to run it again")
+        records[plan.id] = record
+    if problems:
+        raise ConfigError(
+            f"{matrix.path}: {len(problems)} finished run(s) are not the ones that it describes", problems
+        )
+    return records
+
+
+def _read_record(folder: Path) -> JsonObject | None:
+    if (folder / RUN_MARK).exists():
+        return {"status": "done", **read_json(folder / RUN_MARK)}
+    if (folder / FAILURE_MARK).exists():
+        record: JsonObject = read_json(folder / FAILURE_MARK)
+        return record
+    return None
+
+
+def _differences(plan: RunPlan, record: JsonObject) -> list[str]:
+    wanted, found = config_values(plan.config), record["config"]
+    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+    different = [f"{key} was {found.get(key)!r}, wanted {wanted.get(key)!r}" for key in keys]
+    for path, sha256 in _recorded_manifests(record).items():
+        if Path(path).exists() and sha256_file(Path(path)) != sha256:
+            different.append(f"{path} has changed since")
+    return different
+
+
+def _recorded_manifests(record: JsonObject) -> dict[str, str]:
+    manifests = record["manifests"]
+    if record["status"] != "done":
+        return dict(manifests)
+    rows = (manifests["train"], manifests["domain"], *manifests["guardrails"])
+    return {row["path"]: row["sha256"] for row in rows}
+
+
+def find_sections(matrix: Matrix, document: Path) -> tuple[str, str]:
+    """Return the names of the two markers of this matrix, which the document must have.
+
+    Raises:
+        InputError: the document or a marker is missing.
+    """
+    suffix = "" if matrix.section is None else f" {matrix.section}"
+    names = f"matrix{suffix}", f"hypotheses{suffix}"
+    text = _read_document(document)
+    for name in names:
+        replace_section(text, name, "", where=document)
+    return names
+
+
+def write_tables(matrix: Matrix, document: Path) -> None:
+    """Write the table and the outcomes from the records that are there.
+
+    Raises:
+        InputError: the document or a marker is missing.
+        ConfigError: a record is of another configuration, or a rule does not fit the records.
+    """
+    names = find_sections(matrix, document)
+    records = read_records(matrix, matrix.runs)
+    rows = [
+        matrix_row(records[plan.id], f"moonshine-lora matrix run {matrix.path} --only {plan.id}", plan.note)
+        for plan in matrix.runs
+        if plan.id in records
+    ]
+    missing = [plan.id for plan in matrix.runs if plan.id not in records]
+    results = {
+        item.id: [
+            result
+            for rule in item.rules
+            for result in check_rule(rule, records, [plan.id for plan in matrix.runs if item.id in plan.hypotheses])
+        ]
+        for item in matrix.hypotheses
+    }
+    text = replace_section(_read_document(document), names[0], render_matrix(rows, missing), where=document)
+    text = replace_section(text, names[1], render_hypotheses(matrix.hypotheses, results), where=document)
+    write_text(document, text)
+
+
+def _read_document(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such document. Give --document, or run in the project's folder.") from error

@@ -1,0 +1,60 @@
+"""Progress bars on stderr; JSON lines there instead for a program that watches."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+PROGRESS_VARIABLE = "MOONSHINE_LORA_PROGRESS"
+"""Environment variable; `json` asks for one JSON object a line: stage, done, total, detail."""
+
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class Report(Protocol):
+    """Told how many more were finished, and a new description (empty keeps the old one)."""
+
+    def __call__(self, count: int, description: str = "") -> None:
+        """Move the bar on."""
+
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Report]:
+    """Show a bar while the block runs."""
+    if os.environ.get(PROGRESS_VARIABLE) == "json":
+        yield _json_report(title, total)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total)
+
+        def report(count: int, description: str = "") -> None:
+            progress.update(task, advance=count, description=description or title)
+
+        yield report
+
+
+def _json_report(title: str, total: int) -> Report:
+    done = 0
+
+    def report(count: int, description: str = "") -> None:
+        nonlocal done
+        done += count
+        row = {"stage": title, "done": done, "total": total, "detail": description or title}
+        sys.stderr.write(json.dumps(row, ensure_ascii=False) + "\n")
+        sys.stderr.flush()
+
+    report(0, "")
+    return report

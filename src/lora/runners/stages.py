@@ -1,0 +1,233 @@
+"""The measuring and training stages of an experiment, in their order; `experiment.py` is the table of contents."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from peft import PeftModel
+
+from lora.decision import DecisionRule, assess_headroom, percent
+from lora.decoding import Recognizer
+from lora.errors import ConfigError, SetupError
+from lora.evaluation.score import SetScore, score_baseline, score_set
+from lora.files import write_jsonl
+from lora.model.adapters import (
+    AdapterConfig,
+    adapted_layers,
+    adapter_off,
+    delta_norm,
+    load_adapter,
+    save_adapter,
+    set_strength_,
+    strength_of,
+    trainable_parameters,
+)
+from lora.model.feature_cache import EncoderCache
+from lora.model.load import load_bundle
+from lora.model.methods import start_adaptation
+from lora.runners.inputs import Run, RunData
+from lora.runners.progress import console, progress_bar
+from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
+from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
+from lora.training.objective import OBJECTIVES
+from lora.training.teacher import teach
+from lora.units import JsonObject
+
+OVER_BUDGET_WEIGHT = 10.0
+TRIPWIRE = 0.2
+"""Training stops when this many more of the development texts than the baseline's are empty or do not end."""
+
+OnEvaluation = Callable[[int, float], None]
+"""Told the step and the selection score on the development sets (lower is better); may raise to end the run."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Outcome of the training stage."""
+
+    result: TrainingResult
+    seconds: float
+    adapter: JsonObject
+    strength_curve: list[JsonObject]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Scores with the saved adapter, read back from disk."""
+
+    scores: dict[str, SetScore]
+    efficacy: JsonObject
+
+
+def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:
+    """Score the base model on every set, from the cache where the content is the same."""
+    scores = {}
+    for evaluation_set in (*data.reported, *data.development):
+        with progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples)) as report:
+            score, cached = score_baseline(run.recognizer, evaluation_set, run.cache_dir, report)
+        scores[evaluation_set.name] = score
+        console.print(f"  {evaluation_set.name}: WER {percent(score.wer())}{' (cached)' if cached else ''}")
+    headroom = assess_headroom(scores["domain"].wer(), DecisionRule())
+    if not headroom.enough:
+        console.print(f"warning: {headroom.message}")
+    return scores
+
+
+def check_objective(run: Run, data: RunData, baseline: dict[str, SetScore]) -> AlignmentCheck:
+    """Run the alignment check on the base model and stop if it fails."""
+    objective = OBJECTIVES[run.config.objective]
+    check = check_alignment(run.bundle, data.training.domain, objective, baseline_wer=baseline["domain_dev"].wer())
+    console.print(
+        f"alignment check: aligned {check.aligned_loss:.2f}, misaligned {check.misaligned_loss:.2f} nats a token, "
+        f"{'passed' if check.passed else 'FAILED: ' + check.reason}"
+    )
+    if run.config.alignment_check:
+        require_alignment(check)
+    return check
+
+
+def train(
+    run: Run,
+    data: RunData,
+    baseline: dict[str, SetScore],
+    folder: Path,
+    on_evaluation: OnEvaluation | None = None,
+) -> Training:
+    """Train the adapter, keep its best state, write `lora_adapter/`, `processor/` and `history.jsonl`."""
+    config, bundle = run.config, run.bundle
+    adapter = AdapterConfig(config.method, config.rank, config.alpha, config.dropout, config.targets)
+    set_seed(config.seed)
+    training_data = _teach(run, data.training)
+    adaptation = start_adaptation(bundle, adapter, seed=config.seed)
+    num_trainable = trainable_parameters(adaptation.module)
+    accelerator = _build_accelerator(run)
+    cache = None if adaptation.adapts_encoder else EncoderCache(run.recognizer.encode)
+    settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
+    trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache)
+    history: list[JsonObject] = []
+    started = time.monotonic()
+    with progress_bar("training", config.max_steps) as report:
+
+        def record(row: JsonObject) -> None:
+            history.append(row)
+            if "loss" in row:
+                report(1, f"training, loss {row['loss']:.3f}")
+
+        def evaluate(step: int) -> Evaluation:
+            evaluation = _evaluate(run, data, baseline, f"step {step}")
+            if on_evaluation is not None:
+                on_evaluation(step, evaluation.score[0])
+            return evaluation
+
+        result = trainer.train(training_data, evaluate, record)
+    seconds = time.monotonic() - started
+    model = adaptation.finish()
+    curve = _choose_strength(run, data, baseline, model)
+    save_adapter(
+        model, bundle, folder / "lora_adapter", preprocess=run.recognizer.preprocess, decode=run.recognizer.decode
+    )
+    bundle.processor.save_pretrained(folder / "processor")
+    write_jsonl(folder / "history.jsonl", history)
+    described = asdict(adapter) | {
+        "target_modules": sorted(adapted_layers(model)),
+        "trainable_parameters": num_trainable,
+        "delta_norm": delta_norm(model),
+        "strength": strength_of(model),
+    }
+    return Training(result, seconds, described, curve)
+
+
+def _teach(run: Run, training: TrainingData) -> TrainingData:
+    """Add the base model's own outputs on replay where distillation asks for them."""
+    config = run.config
+    if not config.distillation_weight and config.distillation_texts == "transcripts":
+        return training
+    if not training.replay:
+        raise ConfigError("distillation works on replay: give --replay-manifest, or leave out --distillation-*.")
+    with progress_bar("teacher outputs", len(training.replay)) as report:
+        replay, teachers = teach(
+            run.recognizer, training.replay, own_texts=config.distillation_texts == "base", advance=report
+        )
+    return TrainingData(training.domain, replay, teachers)
+
+
+def _choose_strength(run: Run, data: RunData, baseline: dict[str, SetScore], model: PeftModel) -> list[JsonObject]:
+    """Score every strength on the development sets, set the best, and return the curve."""
+    strengths = run.config.strengths
+    if strengths == [1.0]:
+        return []
+    curve, scores = [], []
+    for strength in strengths:
+        set_strength_(model, strength)
+        evaluation = _evaluate(run, data, baseline, f"strength {strength:g}")
+        scores.append(evaluation.score)
+        record = evaluation.record
+        curve.append(
+            {"scale": strength, "domain_wer": record["validation_wer"], "guardrail_wer": record.get("guardrail_wer")}
+        )
+    set_strength_(model, strengths[scores.index(min(scores))])
+    return curve
+
+
+def _build_accelerator(run: Run) -> Accelerator:
+    accelerator = Accelerator(
+        mixed_precision="no" if run.precision == "fp32" else run.precision, cpu=run.bundle.device.type == "cpu"
+    )
+    if accelerator.num_processes > 1:
+        raise SetupError(
+            f"{accelerator.num_processes} processes were launched; an experiment runs in one. Start it without "
+            "`accelerate launch` or `torchrun`."
+        )
+    return accelerator
+
+
+def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str) -> Evaluation:
+    """Score the development sets; what is kept has the lowest domain WER within the guardrail's budget."""
+    if label == "step 0":
+        # A fresh adapter changes nothing (B is zero), so these are the baseline's scores.
+        scores = {evaluation_set.name: baseline[evaluation_set.name] for evaluation_set in data.development}
+    else:
+        scores = {
+            evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
+            for evaluation_set in data.development
+        }
+    domain = scores["domain_dev"]
+    wer = domain.wer() or 0.0
+    record: JsonObject = {"validation_wer": wer, "validation_loss": domain.loss}
+    penalised = wer
+    if data.guardrail_dev is not None:
+        guard = scores["guardrail_dev"].wer() or 0.0
+        excess = guard - (baseline["guardrail_dev"].wer() or 0.0) - run.config.guardrail_budget
+        penalised += OVER_BUDGET_WEIGHT * max(excess, 0.0)
+        record["guardrail_wer"] = guard
+    console.print(
+        f"  {label}: development WER {percent(wer)}"
+        + (f", guardrail {percent(record['guardrail_wer'])}" if "guardrail_wer" in record else "")
+    )
+    before = baseline["domain_dev"]
+    record |= {"empty": domain.empty, "unfinished": domain.unfinished}
+    broken = domain.empty + domain.unfinished - before.empty - before.unfinished
+    tripped = "loops_or_empty_outputs" if broken > TRIPWIRE * len(domain.utterances) else ""
+    return Evaluation((penalised, domain.loss), wer, record, tripped)
+
+
+def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: Path) -> Tuned:
+    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets."""
+    bundle = load_bundle(run.config.model_id, run.bundle.device)
+    model, record = load_adapter(bundle, folder / "lora_adapter")
+    recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
+    scores = {}
+    for evaluation_set in data.reported:
+        with progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples)) as report:
+            scores[evaluation_set.name] = score_set(recognizer, evaluation_set, report)
+    before, after = baseline["domain"].utterances, scores["domain"].utterances
+    changed = sum(old.hypothesis != new.hypothesis for old, new in zip(before, after, strict=True))
+    few = data.domain.examples[:8]
+    with adapter_off(model):
+        texts = [transcript.text for transcript in recognizer.transcribe([example.wave for example in few])]
+    restored = texts == [score.hypothesis for score in before[: len(few)]]
+    efficacy = {"delta_norm": delta_norm(model), "outputs_changed": changed, "switched_off_equals_baseline": restored}
+    return Tuned(scores, efficacy)

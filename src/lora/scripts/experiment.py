@@ -1,0 +1,44 @@
+"""`moonshine-lora experiment`: baseline, LoRA training, tuned result and verdict."""
+
+import sys
+from collections.abc import Sequence
+
+from lora.config import ExperimentConfig
+from lora.runners.experiment import run_experiment
+from lora.scripts.cli import Command, run_command
+
+
+def run(options: ExperimentConfig) -> None:
+    """Run the experiment, or with `--seeds` one a seed; it prints the verdict itself."""
+    if options.seeds is None:
+        run_experiment(options)
+    else:
+        from lora.runners.seeds import run_seeds
+
+        run_seeds(options)
+
+
+COMMAND = Command(
+    name="experiment",
+    options=ExperimentConfig,
+    run=run,
+    description="Measure the base model, train an adapter, measure again, decide, and write artifacts and a report.",
+    examples="""
+        moonshine-lora experiment --output-dir outputs/radio --dataset-path data/radio_train.jsonl \\
+          --manifest-path data/radio_test.jsonl --guardrail-manifest data/heldout_manifest.jsonl
+        moonshine-lora experiment --config outputs/radio/config.yaml --seed 43 --output-dir outputs/radio-43
+        moonshine-lora experiment --config outputs/radio/config.yaml --seeds 42 43 44 --output-dir outputs/radio-seeds
+        moonshine-lora experiment --model-id UsefulSensors/moonshine-tiny --output-dir outputs/tiny \\
+          --dataset-path train.jsonl --replay-manifest clean_train.jsonl \\
+          --manifest-path test.jsonl --guardrail-manifest clean_test.jsonl
+    """,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(COMMAND, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""`moonshine-lora run-stt`: transcribe and score audio, with or without an adapter, as JSON."""
+
+import sys
+from collections.abc import Sequence
+
+from lora.files import to_json, write_json
+from lora.runners.transcription import TranscriptionConfig, transcribe_to_json
+from lora.scripts.cli import Command, run_command
+
+
+def run(options: TranscriptionConfig) -> None:
+    """Transcribe and write the JSON document."""
+    document = transcribe_to_json(options)
+    if options.output is None:
+        print(to_json(document))
+        return
+    write_json(options.output, document)
+    wer = "" if document["wer"] is None else f", WER {100 * document['wer']:.2f}%, CER {100 * document['cer']:.2f}%"
+    print(f"{options.output}: {document['samples']} samples{wer}")
+
+
+COMMAND = Command(
+    name="run-stt",
+    options=TranscriptionConfig,
+    run=run,
+    description="Transcribe audio files or a manifest and write JSON: samples, WER, CER and every utterance.",
+    examples="""
+        moonshine-lora run-stt --manifest data/domain_manifest.jsonl --output baseline.json
+        moonshine-lora run-stt --manifest data/domain_manifest.jsonl --output tuned.json \\
+          --adapter-dir outputs/demo/lora_adapter --processor-dir outputs/demo/processor
+        moonshine-lora run-stt talk.wav --model-id UsefulSensors/moonshine-tiny
+        moonshine-lora run-stt --audio-list first.wav second.flac --batch-size 8
+    """,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    return run_command(COMMAND, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""A matrix does what is missing, resumes, and writes its table from the runs' own records."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lora.config import ExperimentConfig
+from lora.errors import CheckFailed, ConfigError, InputError
+from lora.files import sha256_file, write_json, write_text
+from lora.hypotheses import Hypothesis, parse_rule
+from lora.runners.build import BuildOptions, BuildSummary
+from lora.runners.matrix import Matrix, RunPlan, run_matrix, select_runs, write_tables
+from lora.runners.prepare import ManifestPlan, build_missing
+from lora.runners.provenance import config_values
+from lora.units import JsonObject
+
+DOCUMENT = (
+    "# Plan\n\n<!-- matrix -->\nold\n<!-- /matrix -->\n\nbetween\n\n<!-- hypotheses -->\n<!-- /hypotheses -->\nend\n"
+)
+MANIFESTS = ("train", "domain", "us")
+
+
+class StubBuild:
+    """Writes one line where `build_manifest` would draw clips."""
+
+    def __init__(self) -> None:
+        self.built: list[str] = []
+
+    def __call__(self, options: BuildOptions) -> BuildSummary:
+        self.built.append(options.output.stem)
+        write_text(options.output, f"{options.output.stem} {options.seed}\n")
+        return BuildSummary(options.output, 10, 60.0, 1)
+
+
+class StubRun:
+    """Writes the record that `run_experiment` would; more steps give a lower WER, 13 steps fail a check."""
+
+    def __init__(self, *, interrupt_at: int | None = None) -> None:
+        self.done: list[str] = []
+        self.interrupt_at = interrupt_at
+
+    def __call__(self, config: ExperimentConfig) -> JsonObject:
+        if self.interrupt_at == len(self.done):
+            raise KeyboardInterrupt
+        if config.max_steps == 13:
+            raise CheckFailed("these labels teach the wrong token", ["clip-1"])
+        self.done.append(config.output_dir.name)
+        record = metrics(config)
+        write_json(config.output_dir / "experiment_metrics.json", record)
+        return record
+
+
+def metrics(config: ExperimentConfig) -> JsonObject:
+    tuned = 0.4 - config.max_steps / 1000
+    delta = tuned - 0.4
+
+    def manifest(path: Path) -> JsonObject:
+        return {"path": str(path), "sha256": sha256_file(path), "utterances": 1200, "seconds": 90.0}
+
+    return {
+        "run_id": config.output_dir.name,
+        "config": config_values(config),
+        "manifests": {
+            "train": manifest(config.dataset_path),
+            "domain": manifest(config.manifest_path),
+            "guardrails": [manifest(path) for path in config.guardrail_manifest],
+        },
+        "baseline_wer": 0.4,
+        "tuned_wer": tuned,
+        "domain": {"name": "domain", "delta": delta, "ci95": [delta - 0.02, delta + 0.02]},
+        "guardrails": [{"name": "us", "delta": 0.001, "ci95": None}],
+        "train": {"steps": config.max_steps, "best_step": config.max_steps - 10},
+        "verdict": {"decision": "accept"},
+        "times": {"finished_at": "2030-05-06T07:08:09+00:00"},
+    }
+
+
+def plan_run(folder: Path, name: str, hypothesis: str, **options: int | float) -> RunPlan:
+    data = folder / "data"
+    config = ExperimentConfig(
+        output_dir=folder / name,
+        dataset_path=data / "train.jsonl",
+        manifest_path=data / "domain.jsonl",
+        guardrail_manifest=[data / "us.jsonl"],
+        **options,
+    )
+    return RunPlan(name, (hypothesis,), config)
+
+
+def hypothesis(name: str, *rules: str) -> Hypothesis:
+    texts = ("A title", "a problem", "a change", "a guess", "it works")
+    return Hypothesis(name, *texts, rules=tuple(map(parse_rule, rules)))
+
+
+def make_matrix(folder: Path, *, seed: int = 1) -> Matrix:
+    runs = [
+        plan_run(folder, "steps-50", "H1", max_steps=50),
+        plan_run(folder, "steps-200", "H1", max_steps=200),
+        dataclasses.replace(plan_run(folder, "stopped", "H2", max_steps=13), expect="check_failed", note="on purpose"),
+        plan_run(folder, "steps-100", "H1", max_steps=100),
+    ]
+    manifests = tuple(
+        ManifestPlan(name, f"build {name} {seed}", BuildOptions(output=folder / "data" / f"{name}.jsonl", seed=seed))
+        for name in MANIFESTS
+    )
+    hypotheses = (
+        hypothesis("H1", "steps-200:tuned_wer < steps-50:tuned_wer", "tuned_wer < baseline_wer * 0.8"),
+        hypothesis("H2", "stopped:status == 'check_failed'"),
+    )
+    return Matrix(Path("m.yaml"), None, folder, hypotheses, manifests, tuple(runs))
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> Path:
+    path = tmp_path / "plan.md"
+    path.write_text(DOCUMENT, encoding="utf-8")
+    return path
+
+
+def run_all(matrix: Matrix, document: Path, run: StubRun, build: StubBuild | None = None) -> str:
+    run_matrix(matrix, matrix.runs, document, run=run, build=build or StubBuild())
+    return document.read_text(encoding="utf-8")
+
+
+def rows_of(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def test_the_table_has_a_row_a_run_from_its_own_record(tmp_path: Path, document: Path) -> None:
+    text = run_all(make_matrix(tmp_path), document, StubRun())
+    rows = rows_of(text)
+    assert [row[0] for row in rows] == ["steps-50", "steps-200", "stopped", "steps-100"]
+    sha = sha256_file(tmp_path / "data" / "domain.jsonl")[:8]
+    assert rows[1] == [
+        "steps-200",
+        "2030-05-06",
+        "`moonshine-lora matrix run m.yaml --only steps-200`",
+        "train: 1,200 utterances, 1.5 min",
+        "200 (kept 190)",
+        "0.001",
+        "all-linear, rank 16",
+        f"domain: 1,200 utterances, 1.5 min, `{sha}`",
+        "40.0%",
+        "20.0%",
+        "**accept**: domain -20.0 points (-22.0 to -18.0); us +0.1 points (no interval)",
+    ]
+
+
+def test_the_header_is_the_one_that_was_agreed(tmp_path: Path, document: Path) -> None:
+    header = "| Run ID | Date | Command | Dataset | Steps | LR | LoRA Targets | Manifest | Baseline WER | Tuned WER | Notes |"
+    assert header in run_all(make_matrix(tmp_path), document, StubRun()).splitlines()
+
+
+def test_a_run_that_was_expected_to_fail_is_a_row_with_the_message(tmp_path: Path, document: Path) -> None:
+    row = rows_of(run_all(make_matrix(tmp_path), document, StubRun()))[2]
+    assert row[4] == "0"
+    assert row[8:] == ["n/a", "n/a", "stopped by a check: these labels teach the wrong token. on purpose"]
+
+
+def test_the_hypotheses_have_their_outcomes(tmp_path: Path, document: Path) -> None:
+    text = run_all(make_matrix(tmp_path), document, StubRun())
+    first, second = text.split("### H1: A title")[1].split("### H2: A title")
+    # 50 steps leave 0.35, which is over 0.8 of 0.4.
+    assert "- Outcome: **refuted**" in first
+    assert "`steps-200:tuned_wer < steps-50:tuned_wer`: holds (0.2 < 0.35)" in first
+    assert "in steps-50: does not hold (0.35 < 0.32)" in first
+    assert "- Outcome: **confirmed**" in second
+
+
+def test_text_outside_the_markers_stays(tmp_path: Path, document: Path) -> None:
+    text = run_all(make_matrix(tmp_path), document, StubRun())
+    assert text.startswith("# Plan\n\n<!-- matrix -->")
+    assert "\n\nbetween\n\n" in text
+    assert text.endswith("<!-- /hypotheses -->\nend\n")
+    assert "old" not in text
+
+
+def test_an_interrupted_and_resumed_matrix_writes_what_an_uninterrupted_one_writes(tmp_path: Path) -> None:
+    texts = []
+    for name, interrupts in (("whole", []), ("parts", [0, 1, 1])):
+        folder = tmp_path / name / "runs"
+        document = tmp_path / f"{name}.md"
+        document.write_text(DOCUMENT, encoding="utf-8")
+        for stop in interrupts:
+            with pytest.raises(KeyboardInterrupt):
+                run_all(make_matrix(folder), document, StubRun(interrupt_at=stop))
+        texts.append(run_all(make_matrix(folder), document, StubRun()))
+    assert len(rows_of(texts[0])) == 4
+    assert texts[0] == texts[1]
+
+
+def test_what_was_done_is_not_done_again(tmp_path: Path, document: Path) -> None:
+    run_all(make_matrix(tmp_path), document, StubRun())
+    run, build = StubRun(), StubBuild()
+    run_all(make_matrix(tmp_path), document, run, build)
+    assert (run.done, build.built) == ([], [])
+
+
+def test_only_the_named_hypotheses_and_runs_are_done(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    assert [run.id for run in select_runs(matrix, ["H2", "steps-100"])] == ["stopped", "steps-100"]
+    run = StubRun()
+    run_matrix(matrix, select_runs(matrix, ["steps-100"]), document, run=run, build=StubBuild())
+    assert run.done == ["steps-100"]
+    assert "Not run yet: steps-50, steps-200, stopped." in document.read_text(encoding="utf-8")
+    with pytest.raises(ConfigError, match="no hypothesis or run H9"):
+        select_runs(matrix, ["H9"])
+
+
+def test_a_run_of_another_configuration_is_refused_and_says_what_to_remove(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    run_all(matrix, document, StubRun())
+    changed = dataclasses.replace(matrix.runs[0], config=dataclasses.replace(matrix.runs[0].config, rank=8))
+    run = StubRun()
+    with pytest.raises(ConfigError, match=r"steps-50: rank was 16, wanted 8. Remove the folder") as caught:
+        run_all(dataclasses.replace(matrix, runs=(changed, *matrix.runs[1:])), document, run)
+    assert len(caught.value.problems) == 1
+    assert run.done == []
+
+
+def test_runs_on_manifests_that_changed_are_refused(tmp_path: Path, document: Path) -> None:
+    run_all(make_matrix(tmp_path), document, StubRun())
+    with pytest.raises(ConfigError, match=r"domain.jsonl has changed since"):
+        run_all(make_matrix(tmp_path, seed=2), document, StubRun())
+
+
+def test_an_edited_manifest_is_built_again(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    run_all(matrix, document, StubRun())
+    (tmp_path / "data" / "us.jsonl").write_text("edited", encoding="utf-8")
+    build = StubBuild()
+    build_missing(matrix.manifests, matrix.output / "manifests.json", build)
+    assert build.built == ["us"]
+    assert (tmp_path / "data" / "us.jsonl").read_text(encoding="utf-8") == "us 1\n"
+
+
+def test_a_check_that_stops_a_run_unexpectedly_does_not_stop_the_others(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    surprised = tuple(dataclasses.replace(run, expect="done") for run in matrix.runs)
+    run = StubRun()
+    with pytest.raises(CheckFailed) as caught:
+        run_all(dataclasses.replace(matrix, runs=surprised), document, run)
+    assert caught.value.problems == ("stopped: these labels teach the wrong token",)
+    assert run.done == ["steps-50", "steps-200", "steps-100"]
+    assert not (tmp_path / "stopped").exists()
+    assert [row[0] for row in rows_of(document.read_text(encoding="utf-8"))] == run.done
+
+
+def test_a_document_without_the_markers_is_refused_before_anything_runs(tmp_path: Path, document: Path) -> None:
+    document.write_text("<!-- /matrix --> <!-- matrix -->", encoding="utf-8")
+    run = StubRun()
+    with pytest.raises(InputError, match="expected one <!-- matrix -->"):
+        run_all(make_matrix(tmp_path), document, run)
+    assert run.done == []
+
+
+def test_two_matrices_share_a_document_by_section(tmp_path: Path, document: Path) -> None:
+    named = dataclasses.replace(make_matrix(tmp_path), section="hub")
+    markers = "<!-- matrix hub -->\n<!-- /matrix hub -->\n<!-- hypotheses hub -->\n<!-- /hypotheses hub -->\n"
+    document.write_text(DOCUMENT + markers, encoding="utf-8")
+    write_tables(named, document)
+    text = document.read_text(encoding="utf-8")
+    assert "<!-- matrix -->\nold\n<!-- /matrix -->" in text
+    assert "<!-- matrix hub -->\n\nNo run of this matrix was done yet.\n\n<!-- /matrix hub -->" in text
+
+
+def test_a_manifest_is_built_only_for_the_runs_that_read_it(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    extra = ManifestPlan("extra", "build extra", BuildOptions(output=tmp_path / "data" / "extra.jsonl"))
+    build = StubBuild()
+    run_all(dataclasses.replace(matrix, manifests=(*matrix.manifests, extra)), document, StubRun(), build)
+    assert build.built == list(MANIFESTS)
