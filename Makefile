@@ -10,16 +10,16 @@ JOBS ?= 2
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.synced
-LOCKS := requirements/torch.lock requirements/base.lock requirements/dev.lock requirements/cuda.lock
+LOCKS := requirements/torch.lock requirements/base.lock requirements/voice.lock requirements/dev.lock requirements/cuda.lock
 CODE := src tests scripts requirements $(wildcard benchmarks packages)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv sync run real test lint format check lock clean
+.PHONY: help venv sync run real builtin test test-voice lint format check lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [NAME=VALUE ...]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "values: CONFIG=$(CONFIG) SEED=$(SEED) FSDD=$(FSDD) TESTS=$(TESTS) JOBS=$(JOBS) PYTHON=$(PYTHON)"
 
 venv: $(PY) ## Create .venv with Python 3.11 or newer (PYTHON=...)
@@ -40,8 +40,14 @@ run: $(STAMP) ## Run the whole job: make run [CONFIG=configs/librispeech_tiny.ya
 real: $(STAMP) ## Run the job on real speech: make real [SEED=42] [FSDD=DIR]
 	$(PY) -m lora real --seed $(SEED) --fsdd $(FSDD)
 
+builtin: $(STAMP) ## Train builtin:digits from scratch into outputs/builtin-digits-2: make builtin [FSDD=DIR]
+	for stage in 1 2; do $(PY) -m lora train-builtin --config configs/builtin_digits_$$stage.yaml --fsdd $(FSDD) || exit; done
+
 test: $(STAMP) ## Run the tests: make test [TESTS=tests/data] [JOBS=2]
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
+
+test-voice: $(STAMP) ## Test the voice app through a virtual microphone (needs pulseaudio, libportaudio2, tmux)
+	MOONSHINE_TEST_VOICE=1 FSDD=$(FSDD) OMP_NUM_THREADS=1 $(PY) -m pytest tests/voice/test_end_to_end.py
 
 lint: $(STAMP) ## Check style, formatting and types
 	$(PY) -m ruff check $(CODE)
@@ -59,4 +65,4 @@ lock: $(STAMP) ## Resolve pyproject.toml anew and write requirements/*.lock
 
 clean: ## Remove the environment, caches and build products; outputs/ and data/ stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find src tests scripts requirements -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests scripts requirements packages -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,11 +2,12 @@
 
     make lock            # the same as: .venv/bin/python requirements/lock.py
 
-uv resolves `pyproject.toml` once for all platforms and Python versions. The result is split so that
+uv resolves `pyproject.toml` and the workspace's members once for all platforms and Python versions. The result is split so that
 an install can choose its PyTorch build:
 
     torch.lock   PyTorch alone, with the hashes of every build of it that this machine can see
     base.lock    what the package needs, without PyTorch
+    voice.lock   what the members in packages/ add: the voice app
     dev.lock     what the `dev` extra adds
     cuda.lock    what a CUDA build of PyTorch needs beside it; `sync.py` installs it where it is needed
 
@@ -18,6 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
@@ -30,31 +32,44 @@ Lock = dict[str, str]
 
 
 def main() -> int:
-    """Resolve, split and write the four lock files."""
-    package = resolve([])
-    everything = resolve(["--extra", "dev"])
+    """Resolve, split and write the lock files."""
+    members = member_requirements()
+    package = resolve([], [])
+    app = resolve([], members)
+    everything = resolve(["--extra", "dev"], members)
     torch = {key: value for key, value in package.items() if name_of(key) == "torch"}
     cuda = {key: value for key, value in package.items() if CUDA_NAME.match(name_of(key))}
     base = {key: value for key, value in package.items() if key not in torch and key not in cuda}
-    dev = {key: value for key, value in everything.items() if key not in package}
-    clashes = {name_of(key) for key in dev} & {name_of(key) for key in package}
-    if clashes:
-        print(f"error: the dev extra changes versions of {sorted(clashes)}; bound them in pyproject.toml.")
-        return 1
+    voice = {key: value for key, value in app.items() if key not in package}
+    dev = {key: value for key, value in everything.items() if key not in app}
+    for what, added, kept in (("a member", voice, package), ("the dev extra", dev, app)):
+        clashes = {name_of(key) for key in added} & {name_of(key) for key in kept}
+        if clashes:
+            print(f"error: {what} changes versions of {sorted(clashes)}; bound them in pyproject.toml.")
+            return 1
     (pinned,) = torch
     torch[pinned] = with_hashes(torch[pinned], known_hashes(pinned) | local_build_hashes(pinned))
-    for name, lock in {"torch": torch, "base": base, "dev": dev, "cuda": cuda}.items():
+    for name, lock in {"torch": torch, "base": base, "voice": voice, "dev": dev, "cuda": cuda}.items():
         write_lock(FOLDER / f"{name}.lock", lock)
     return 0
 
 
-def resolve(extra: list[str]) -> Lock:
-    """Return uv's universal resolution of pyproject.toml; only packages that have wheels."""
+def member_requirements() -> list[str]:
+    """Return what the workspace's members need, this project itself left out."""
+    paths = sorted(ROOT.glob("packages/*/pyproject.toml"))
+    needed = [item for path in paths for item in tomllib.loads(path.read_text("utf-8"))["project"]["dependencies"]]
+    return [item for item in needed if name_of(item) != "moonshine-lora"]
+
+
+def resolve(extra: list[str], members: list[str]) -> Lock:
+    """Return uv's universal resolution of pyproject.toml and `members`; only packages that have wheels."""
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11"]
     command += ["--generate-hashes", "--no-build", "--no-header", "--no-annotate", "--upgrade"]
     command += ["--no-emit-index-url", "--no-emit-find-links", "--constraints", str(FOLDER / "constraints.txt")]
-    command += [*extra, str(ROOT / "pyproject.toml")]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+    command += [*extra, str(ROOT / "pyproject.toml"), "-"]
+    output = subprocess.run(
+        command, check=True, input="\n".join(members), stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ).stdout
     lock: Lock = {}
     for block in output.replace("\\\n", "\n").strip().split("\n"):
         line = block.strip()

@@ -26,7 +26,7 @@ def main() -> int:
     try:
         install_torch()
         print("Installing the locked packages ...", flush=True)
-        pip("install", *LOCKED, "--require-hashes", "-r", "base.lock", "-r", "dev.lock")
+        pip("install", *LOCKED, "--require-hashes", "-r", "base.lock", "-r", "voice.lock", "-r", "dev.lock")
         install_cuda()
         install_project()
         subprocess.run([*PIP, "check"], check=True)

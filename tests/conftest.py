@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lora.data.sources.base import Clip, write_clips
+from lora.data.sources.fsdd import DIGIT_WORDS
 from lora.units import SAMPLE_RATE_HZ, Wave
 
 if TYPE_CHECKING:
@@ -63,12 +64,12 @@ def toy_clip(number: int, *, seed: int = 0) -> Clip:
     return Clip(f"toy-{seed}-{number}", wave, SAMPLE_RATE_HZ, text, f"speaker{number % 3}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_wave() -> Callable[[int, int], Wave]:
     return noise_wave
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_clip() -> Callable[..., Clip]:
     return toy_clip
 
@@ -80,7 +81,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     from lora.model.scratch import build_model, build_processor, save_checkpoint
 
-    folder, processor = tmp_path_factory.mktemp("checkpoints"), build_processor()
+    folder, processor = tmp_path_factory.mktemp("checkpoints"), build_processor(DIGIT_WORDS)
     for name in FAMILY_NAMES:
         model = build_model(
             name,
@@ -110,7 +111,7 @@ def toy_checkpoint(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPa
     from lora.model.text import build_token_batch, encode_text
     from lora.training.objective import aligned_objective
 
-    processor = build_processor()
+    processor = build_processor(DIGIT_WORDS)
     model = build_model(
         "moonshine",
         vocab_size=len(processor.tokenizer),
@@ -163,7 +164,7 @@ def toy_bundle(toy_checkpoint: Path) -> "Bundle":
     return load_bundle(str(toy_checkpoint), torch.device("cpu"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_toy_manifest() -> Callable[..., Path]:
     """Return a function that writes a manifest of toy clips with FLAC files beside it."""
 

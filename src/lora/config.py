@@ -110,6 +110,11 @@ class ExperimentConfig:
         help="adapter strengths to compare on the development sets after training; the best one is kept",
     )
 
+    augment: list[str] = option(
+        default_factory=list,
+        help="changes of the training audio, drawn anew each epoch, such as speed:0.9-1.1 (see `shift --help`)",
+    )
+
     max_steps: int = option(300, help="optimizer steps")
     learning_rate: float = option(1e-3, help="peak learning rate")
     warmup_ratio: float = option(0.1, help="part of the steps with rising learning rate; then cosine decay to zero")
@@ -137,6 +142,7 @@ class ExperimentConfig:
     device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
     precision: Precision = option("auto", help="training precision; auto is bf16 on CUDA, fp32 elsewhere")
     cache_dir: Path | None = option(None, help="baseline cache; .cache beside the output folder unless given")
+    allow_leakage: bool = option(False, help="go on where training and evaluation share clips; the report shows it")
     allow_outside_audio: bool = option(False, help="accept audio paths outside a manifest's folder")
 
     def check(self) -> None:

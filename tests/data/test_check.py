@@ -8,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import soundfile
 
 from lora.data.check.doctor import Check, CheckInput, check_manifests
 from lora.data.check.fix import write_fixed
@@ -145,6 +146,20 @@ def test_inline_waveforms_are_checked_like_files(tmp_path: Path) -> None:
     codes = found(check(tmp_path / "inline.jsonl"))
     assert codes["duplicate-audio"] == {"b"}
     assert codes["silence"] == {"c"}
+
+
+def test_odd_files_become_findings_and_never_exceptions(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "no-samples.wav", np.zeros(0), 16_000)
+    soundfile.write(tmp_path / "slow.wav", np.full(600, 0.1), 100)
+    soundfile.write(tmp_path / "huge.wav", np.full(1600, 1e30, dtype=np.float32), 16_000, subtype="FLOAT")
+    names = ("no-samples", "slow", "huge")
+    rows = [json.dumps({"id": name, "audio": f"{name}.wav", "text": "one"}) for name in names]
+    (tmp_path / "odd.jsonl").write_text("\n".join(rows) + "\n")
+    assert found(check(tmp_path / "odd.jsonl")) == {
+        "too-short": {"no-samples"},
+        "unreadable": {"slow"},
+        "non-finite": {"huge"},
+    }
 
 
 def test_a_copy_in_another_manifest_is_a_duplicate_too(tmp_path: Path) -> None:

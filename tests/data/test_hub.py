@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from lora.data.audio import decode_audio
-from lora.data.sources import hub
-from lora.data.sources.base import Clip
+from lora.data.sources import hub, hub_rows
+from lora.data.sources.base import AnyClip
 from lora.data.sources.columns import Columns
-from lora.data.sources.hub import Selection, read_hub
+from lora.data.sources.hub import read_hub
+from lora.data.sources.selection import Notes, Selection
 from lora.errors import AudioError, SetupError, SourceError
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("offline")
 NAMED = Columns(speaker="speaker_id", id="id")
 
 
-def names(clips: Iterable[Clip]) -> list[str]:
+def names(clips: Iterable[AnyClip]) -> list[str]:
     return [clip.id for clip in clips]
 
 
@@ -28,8 +29,10 @@ def test_every_row_becomes_a_clip_with_its_own_text_speaker_and_samples(corpus: 
     assert names(clips) == ["1089-134686-0000", "1089-134686-0001", "1089-134686-0002"]
     assert [clip.speaker_id for clip in clips] == [1000, 1001, 1002]
     assert clips[2].text == "HE HOPED FOR STEW NUMBER 2"
-    assert clips[2].sampling_rate == 16_000
-    np.testing.assert_array_equal(clips[2].wave, decode_audio(corpus.flac(220), name="row")[0])
+    assert clips[2].seconds == 0.25
+    loaded = clips[2].load()
+    assert loaded.sampling_rate == 16_000
+    np.testing.assert_array_equal(loaded.wave, decode_audio(corpus.flac(220), name="row")[0])
 
 
 @pytest.mark.parametrize("audio_type", [True, False], ids=["Audio in the metadata", "a plain struct"])
@@ -40,7 +43,7 @@ def test_audio_is_read_without_torchcodec(
     monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", False)
     folder = corpus.write("test-00000-of-00001.parquet", [corpus.row(1)], audio_type=audio_type)
     clips = list(read_hub(folder, split="test", streaming=streaming, selection=Selection(samples=1)))
-    assert len(clips[0].wave) == 4000
+    assert len(clips[0].load().wave) == 4000
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_a_draw_repeats_by_seed_and_takes_no_row_twice(corpus: Any, streaming: b
 def test_a_stream_longer_than_the_buffer_is_not_drawn_from_its_beginning_only(
     corpus: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "DRAW_BUFFER_ROWS", 4)
+    monkeypatch.setattr(hub_rows, "DRAW_BUFFER_ROWS", 4)
     folder = corpus.write("test-00000-of-00001.parquet", [corpus.row(number) for number in range(40)])
     drawn = [
         int(name[-4:])
@@ -97,7 +100,7 @@ def test_a_stream_longer_than_the_buffer_is_not_drawn_from_its_beginning_only(
 
 def test_the_buffer_of_a_draw_is_bounded_in_bytes(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = corpus.write("test-00000-of-00001.parquet", [corpus.row(number) for number in range(6)])
-    monkeypatch.setattr(hub, "DRAW_BUFFER_BYTES", 1)  # less than one row: each comes out as it goes in
+    monkeypatch.setattr(hub_rows, "DRAW_BUFFER_BYTES", 1)  # less than one row: each comes out as it goes in
     order = [int(name[-4:]) for name in names(read_hub(folder, split="test", columns=NAMED, selection=Selection(6)))]
     assert [order[place] // 2 for place in (0, 2, 4)] == [order[place] // 2 for place in (1, 3, 5)]  # groups of two
 
@@ -144,7 +147,7 @@ def test_clips_outside_the_seconds_allowed_do_not_count_as_samples(corpus: Any) 
         "1089-134686-0002",
     ]
     with pytest.raises(
-        SourceError, match=r"2 of the 3 clips asked for; the split has 4, and 2 are outside the seconds"
+        SourceError, match=r"2 of the 3 clips asked for; the split has 4, and 1 are longer than 0.9 s, 1 are shorter"
     ):
         list(read_hub(folder, split="test", selection=Selection(3, min_seconds=0.5, max_seconds=0.9)))
 
@@ -153,7 +156,7 @@ def test_a_row_that_holds_only_a_path_is_read_from_the_folder(corpus: Any) -> No
     folder = corpus.write("test-00000-of-00001.parquet", [corpus.row(0, audio={"bytes": None, "path": "wavs/a.flac"})])
     (folder / "wavs").mkdir()
     (folder / "wavs" / "a.flac").write_bytes(corpus.flac(440))
-    assert len(next(read_hub(folder, split="test")).wave) == 4000
+    assert len(next(read_hub(folder, split="test")).load().wave) == 4000
 
 
 @pytest.mark.parametrize("outside", ["../secret.flac", "{root}/secret.flac", "wavs/missing.flac"])
@@ -253,3 +256,40 @@ def test_configs_and_splits_of_a_dataset_card_are_listed_when_a_wrong_one_is_giv
     assert [row["id"] for row in hub._open_hub("corpus", "other", "test", True, None).select_columns(["id"])] == [
         "1089-134686-0001"
     ]
+
+
+def test_a_row_without_words_is_passed_over_and_counted_only_when_asked(corpus: Any) -> None:
+    folder = corpus.write("test-00000-of-00001.parquet", [corpus.row(0), corpus.row(1, text=" "), corpus.row(2)])
+    with pytest.raises(SourceError, match=r"1089-134686-0001: text is ' '.*--skip-empty-text"):
+        list(read_hub(folder, split="test", columns=NAMED))
+    notes = Notes()
+    kept = read_hub(folder, split="test", columns=NAMED, selection=Selection(skip_empty_text=True), notes=notes)
+    assert names(kept) == ["1089-134686-0000", "1089-134686-0002"]
+    assert str(notes) == "left out: 1 without words"
+
+
+def test_speakers_are_balanced_chosen_and_left_out(corpus: Any) -> None:
+    rows = [corpus.row(number, speaker_id=1 if number < 8 else number) for number in range(10)]
+    folder = corpus.write("test-00000-of-00001.parquet", rows)
+
+    def speakers(**choice: Any) -> list[Any]:
+        clips = read_hub(folder, split="test", columns=NAMED, selection=Selection(**choice))
+        return sorted(clip.speaker_id for clip in clips)
+
+    assert speakers(samples=3, balance_speakers=True) == [1, 8, 9]
+    assert speakers(samples=4, balance_speakers=True) == [1, 1, 8, 9]
+    assert speakers(speakers=("8", "9")) == [8, 9]
+    assert speakers(exclude_speakers=("1",), samples=2) == [8, 9]
+    assert len(speakers(hours=0.25 * 4.5 / 3600)) == 4
+    with pytest.raises(SourceError, match="no column names them"):
+        read_hub(folder, split="test", selection=Selection(samples=1, balance_speakers=True))
+
+
+def test_auto_lowers_a_stream_that_is_all_caps_and_says_so(corpus: Any) -> None:
+    folder = corpus.write("test-00000-of-00001.parquet", [corpus.row(0), corpus.row(1)])
+    notes = Notes()
+    texts = [clip.text for clip in read_hub(folder, split="test", selection=Selection(text_mode="auto"), notes=notes)]
+    assert texts == ["he hoped for stew number 0", "he hoped for stew number 1"]
+    assert notes.lines == ["text: ALL CAPS, so it is lower-cased"]
+    corpus.write("dev-00000-of-00001.parquet", [corpus.row(0), corpus.row(1, text="Said Mr Smith")])
+    assert next(read_hub(folder, split="dev", selection=Selection(text_mode="auto"))).text.startswith("HE HOPED")

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from lora.data.sources.hub import Selection
 from lora.data.sources.librispeech import read_librispeech, resolve_split
+from lora.data.sources.selection import Selection
 from lora.errors import SetupError, SourceError
 
 pytestmark = pytest.mark.usefixtures("offline")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora.data.audio import PreprocessConfig, prepare_wave
-from lora.data.manifest import KNOWN_KEYS, Utterance, load_waves, read_manifest, write_manifest
+from lora.data.manifest import Utterance, load_waves, read_manifest, write_manifest
+from lora.data.manifest_rows import KNOWN_KEYS
 from lora.errors import AudioError, LoraError, ManifestError
 from lora.files import sha256_file
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,8 +24,8 @@ def fuzz() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def root(fuzz: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    yield fuzz.make_folder(tmp_path_factory.mktemp("fuzz"))
+def root(fuzz: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fuzz.make_folder(tmp_path_factory.mktemp("fuzz"))
 
 
 paths = st.one_of(
@@ -93,6 +92,6 @@ def test_the_oracle_sees_an_error_that_is_not_the_projects_own(
     def crash(raw: bytes, place: str, problems: list[str]) -> None:
         raise KeyError(place)
 
-    monkeypatch.setattr(manifest, "_parse_row", crash)
+    monkeypatch.setattr(manifest, "parse_row", crash)
     with pytest.raises(KeyError):
         fuzz.check_manifest(fuzz.SEEDS_MANIFEST[0], root)

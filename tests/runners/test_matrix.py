@@ -9,10 +9,11 @@ from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError, InputError
 from lora.files import sha256_file, write_json, write_text
 from lora.hypotheses import Hypothesis, parse_rule
-from lora.runners.build import BuildOptions, BuildSummary
+from lora.runners.build import BuildOptions
 from lora.runners.matrix import Matrix, RunPlan, run_matrix, select_runs, write_tables
-from lora.runners.prepare import ManifestPlan, build_missing
+from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, used_by
 from lora.runners.provenance import config_values
+from lora.runners.shift import ShiftOptions
 from lora.units import JsonObject
 
 DOCUMENT = (
@@ -27,10 +28,9 @@ class StubBuild:
     def __init__(self) -> None:
         self.built: list[str] = []
 
-    def __call__(self, options: BuildOptions) -> BuildSummary:
+    def __call__(self, options: ManifestOptions) -> None:
         self.built.append(options.output.stem)
         write_text(options.output, f"{options.output.stem} {options.seed}\n")
-        return BuildSummary(options.output, 10, 60.0, 1)
 
 
 class StubRun:
@@ -149,8 +149,10 @@ def test_the_table_has_a_row_a_run_from_its_own_record(tmp_path: Path, document:
 
 
 def test_the_header_is_the_one_that_was_agreed(tmp_path: Path, document: Path) -> None:
-    header = "| Run ID | Date | Command | Dataset | Steps | LR | LoRA Targets | Manifest | Baseline WER | Tuned WER | Notes |"
-    assert header in run_all(make_matrix(tmp_path), document, StubRun()).splitlines()
+    header = (
+        "Run ID | Date | Command | Dataset | Steps | LR | LoRA Targets | Manifest | Baseline WER | Tuned WER | Notes"
+    )
+    assert f"| {header} |" in run_all(make_matrix(tmp_path), document, StubRun()).splitlines()
 
 
 def test_a_run_that_was_expected_to_fail_is_a_row_with_the_message(tmp_path: Path, document: Path) -> None:
@@ -164,8 +166,8 @@ def test_the_hypotheses_have_their_outcomes(tmp_path: Path, document: Path) -> N
     first, second = text.split("### H1: A title")[1].split("### H2: A title")
     # 50 steps leave 0.35, which is over 0.8 of 0.4.
     assert "- Outcome: **refuted**" in first
-    assert "`steps-200:tuned_wer < steps-50:tuned_wer`: holds (0.2 < 0.35)" in first
-    assert "in steps-50: does not hold (0.35 < 0.32)" in first
+    assert "`steps-200:tuned_wer < steps-50:tuned_wer`: holds (`0.2 < 0.35`)" in first
+    assert "in steps-50: does not hold (`0.35 < 0.32`)" in first
     assert "- Outcome: **confirmed**" in second
 
 
@@ -174,7 +176,7 @@ def test_text_outside_the_markers_stays(tmp_path: Path, document: Path) -> None:
     assert text.startswith("# Plan\n\n<!-- matrix -->")
     assert "\n\nbetween\n\n" in text
     assert text.endswith("<!-- /hypotheses -->\nend\n")
-    assert "old" not in text
+    assert "\nold\n" not in text
 
 
 def test_an_interrupted_and_resumed_matrix_writes_what_an_uninterrupted_one_writes(tmp_path: Path) -> None:
@@ -272,3 +274,14 @@ def test_a_manifest_is_built_only_for_the_runs_that_read_it(tmp_path: Path, docu
     build = StubBuild()
     run_all(dataclasses.replace(matrix, manifests=(*matrix.manifests, extra)), document, StubRun(), build)
     assert build.built == list(MANIFESTS)
+
+
+def test_a_shifted_manifest_needs_the_one_that_it_is_made_of() -> None:
+    clean, phone, other = Path("clean.jsonl"), Path("phone.jsonl"), Path("other.jsonl")
+    plans = [
+        ManifestPlan("clean", "", BuildOptions(output=clean)),
+        ManifestPlan("other", "", BuildOptions(output=other)),
+        ManifestPlan("phone", "", ShiftOptions(input=clean, transform=["telephone"], output=phone)),
+    ]
+    assert [plan.name for plan in used_by(plans, {phone})] == ["clean", "phone"]
+    assert [plan.name for plan in used_by(plans, {other})] == ["other"]

@@ -60,7 +60,7 @@ class Interrupting:
     def __call__(self, config: ExperimentConfig, on_evaluation: OnEvaluation) -> float:
         self.calls += 1
         if self.calls == self.at:
-            on_evaluation(50, 1.0)
+            on_evaluation(50, 0.0)
             raise self.how
         return bowl(config, on_evaluation)
 
@@ -141,7 +141,7 @@ spec.loader.exec_module(helpers)
 class Killed(helpers.Interrupting):
     def __call__(self, config, on_evaluation):
         if self.calls + 1 == self.at:
-            on_evaluation(50, 1.0)
+            on_evaluation(50, 0.0)
             os._exit(9)
         return super().__call__(config, on_evaluation)
 

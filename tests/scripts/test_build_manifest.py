@@ -110,6 +110,26 @@ def test_indices_narrow_the_recordings_used(fsdd: Path, tmp_path: Path, capsys: 
     assert (code, "--indices: got '9', expected A-B" in err) == (2, True)
 
 
+def test_generated_sources_are_narrowed_by_speaker_length_and_hours(
+    fsdd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "a.jsonl"
+    arguments = ["--source", "fsdd", "--path", fsdd, "--split", "train", "--output", output]
+    code, out, _ = run(capsys, *arguments, "--samples", 4, "--exclude-speakers", "theo", "--max-seconds", 2.5)
+    assert code == 0
+    utterances = read_manifest(output).utterances
+    assert [utterance.speaker_id for utterance in utterances] == ["jackson"] * 4
+    assert max(soundfile.info(str(utterance.audio)).duration for utterance in utterances) <= 2.5
+    assert re.match(r"left out: \d+ longer than 2\.5 s\n", out)
+    code, out, _ = run(capsys, *arguments, "--hours", 0.002, "--text-mode", "auto")
+    assert code == 0
+    seconds = [soundfile.info(str(utterance.audio)).duration for utterance in read_manifest(output).utterances]
+    assert 7.2 - 5 < sum(seconds) <= 7.2
+    assert out.startswith("text: not ALL CAPS, so it is kept as it is\n")
+    code, _, err = run(capsys, *arguments, "--exclude-speakers", "lucas")
+    assert (code, "no speaker lucas; present are jackson, theo" in err) == (2, True)
+
+
 def test_the_librispeech_forms_read_a_local_folder_by_config_and_split(
     librispeech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,7 +230,12 @@ def test_synthetic_speech_is_built_in_the_voices_asked_for(tmp_path: Path, capsy
         (["--split", "test", "--path", "a", "--revision", "main"], ["--revision is a version on the hub"]),
         (["--split", "test", "--samples", "0", "--seed", "-1"], ["--samples: got 0", "--seed: got -1"]),
         (["--split", "test", "--max-seconds", "3", "--min-seconds", "5"], ["max_seconds: got 3.0, expected more than"]),
-        (["--source", "folder", "--split", "test"], ["--source: got", "librispeech"]),
+        (["--source", "folders", "--split", "test"], ["--source: got", "librispeech"]),
+        (["--source", "folder"], ["--path is missing; expected the corpus' folder or table"]),
+        (["--source", "csv", "--path", "a", "--split", "test"], ["--split does not belong to --source csv"]),
+        (["--source", "fsdd", "--path", "a", "--split", "test", "--samples", "all"], ["fsdd is endless"]),
+        (["--split", "test", "--hours", "0", "--workers", "0"], ["--hours: got 0.0", "--workers: got 0"]),
+        (["--source", "nemo", "--path", "a", "--balance-speakers"], ["--balance-speakers: expected --samples"]),
         (["--split", "test", "--sample", "5"], ["unknown argument --sample", "did you mean --samples?"]),
         (["--source", "hub", "--dataset-id", "no such id", "--split", "test"], ["not a hub dataset id"]),
         (["--path", "nowhere", "--split", "test"], ["nowhere: no such folder"]),

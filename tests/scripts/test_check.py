@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from lora.data.sources.fsdd import DIGIT_WORDS
 from lora.scripts.umbrella import main
 
 TEXTS = ["one two three", "four five six", "seven eight nine", "two zero two", "nine nine one", "six five four"]
@@ -131,7 +132,7 @@ def test_diagnostics_prints_and_writes_both_tables(
 def test_with_a_model_utterances_are_ranked_and_can_be_heard(manifest: Path, tmp_path: Path) -> None:
     from lora.model.scratch import build_model, build_processor, save_checkpoint
 
-    processor = build_processor()
+    processor = build_processor(DIGIT_WORDS)
     model = build_model(
         "moonshine", vocab_size=len(processor.tokenizer), width=32, encoder_layers=1, decoder_layers=1, heads=2, seed=0
     )

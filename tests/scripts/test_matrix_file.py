@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from lora.errors import ConfigError
+from lora.runners.build import BuildOptions
 from lora.runners.matrix import Matrix
+from lora.runners.shift import ShiftOptions
 from lora.scripts.matrix import main as matrix_main
 from lora.scripts.matrix_file import read_matrix
 from lora.scripts.sweep import main as sweep_main
@@ -45,13 +47,18 @@ def test_runs_inherit_shared_options_and_say_what_differs() -> None:
 def test_training_development_and_test_recordings_of_the_shipped_matrix_are_apart() -> None:
     matrix = read(CONFIGS / "matrix_fsdd.yaml")
     plans = {plan.options.output: plan.options for plan in matrix.manifests}
+
+    def origin(path: Path) -> BuildOptions:
+        options = plans[path]
+        return origin(options.input) if isinstance(options, ShiftOptions) else options
+
     for run in matrix.runs:
         config = run.config
-        assert plans[config.dataset_path].indices == "10-49"
+        assert origin(config.dataset_path).indices == "10-49"
         assert config.validation_manifest is not None
-        assert plans[config.validation_manifest].indices == "5-9"
+        assert origin(config.validation_manifest).indices == "5-9"
         for path in (config.manifest_path, *config.guardrail_manifest):
-            assert plans[path].split == "test"
+            assert origin(path).split == "test"
 
 
 def test_a_null_takes_a_shared_option_away() -> None:
@@ -68,7 +75,7 @@ def document() -> dict:
 
 def faults(tmp_path: Path, document: dict) -> str:
     path = tmp_path / "m.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         read(path)
     return str(caught.value)
@@ -115,6 +122,19 @@ def test_two_manifests_cannot_share_a_file(tmp_path: Path, document: dict) -> No
     assert "written by accents, copy" in faults(tmp_path, document)
 
 
+def test_a_shifted_manifest_stands_after_its_source(tmp_path: Path, document: dict) -> None:
+    document["manifests"] = {"phone_train": document["manifests"].pop("phone_train"), **document["manifests"]}
+    assert "phone_train: is made of" in faults(tmp_path, document)
+
+
+def test_the_shipped_matrix_shifts_the_domain_to_a_noisy_telephone() -> None:
+    plans = {plan.name: plan for plan in read(CONFIGS / "matrix_fsdd.yaml").manifests}
+    assert plans["phone"].command == (
+        "moonshine-lora shift outputs/matrix/data/all.jsonl --transform noise:pink:snr=5 telephone "
+        "--seed 7 --output outputs/matrix/data/phone.jsonl"
+    )
+
+
 def test_a_dry_run_lists_the_runs_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", str(CONFIGS / "matrix_fsdd.yaml"), "--output", str(tmp_path / "out"), "--dry-run", "--only", "H3"]
     assert matrix_main(words) == 0
@@ -149,7 +169,7 @@ def test_every_fault_of_a_sweep_is_listed_at_once(tmp_path: Path) -> None:
     }
     document["search"] = {"seeds": 1, "startup_trials": -1}
     path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         read_sweep(path, output=tmp_path, fsdd=tmp_path)
     names = [problem.split(":")[0] for problem in caught.value.problems]
@@ -160,7 +180,7 @@ def test_a_searched_value_that_the_experiment_refuses_is_a_fault(tmp_path: Path)
     document = yaml.safe_load((CONFIGS / "sweep_fsdd.yaml").read_text(encoding="utf-8"))
     document["space"] = {"targets": {"choices": ["decoder", "decodre"]}, "replay_ratio": {"low": 0.1, "high": 0.95}}
     path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         read_sweep(path, output=tmp_path, fsdd=tmp_path)
     assert len(caught.value.problems) == 2

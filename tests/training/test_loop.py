@@ -20,7 +20,7 @@ from lora.model.families import EncoderStates
 from lora.model.feature_cache import EncoderCache
 from lora.model.load import Bundle, load_bundle
 from lora.model.methods import start_adaptation
-from lora.model.text import encode_text
+from lora.model.text import build_token_batch, encode_text
 from lora.training.examples import Example
 from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import Objective, aligned_objective
@@ -77,12 +77,23 @@ def train(
     return trainer.train(data, scripted(wers), rows.append), rows
 
 
+@torch.inference_mode()
+def loss_of(bundle: Bundle, examples: list[Example]) -> float:
+    """Return the summed loss of all examples on the model as it is, without dropout."""
+    encoded = Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode([example.wave for example in examples])
+    targets = build_token_batch(bundle, [example.token_ids for example in examples])
+    bundle.core.eval()
+    return float(aligned_objective(bundle.core, bundle.family, encoded, targets).sum())
+
+
 def test_a_few_steps_lower_the_loss_and_fill_the_history(toy_checkpoint: Path, clips: list[Clip]) -> None:
     bundle = load_bundle(str(toy_checkpoint), torch.device("cpu"))
     examples = examples_of(bundle, clips)
-    config = replace(CONFIG, max_steps=12, eval_interval=12, warmup_ratio=0.0)
-    result, rows = train(build_trainer(bundle, config), TrainingData(examples[:10], examples[10:]))
-    assert result.final_loss < 0.9 * result.first_loss
+    config = replace(CONFIG, max_steps=12, eval_interval=12, learning_rate=1e-2)
+    trainer = build_trainer(bundle, config)
+    before = loss_of(bundle, examples)
+    result, rows = train(trainer, TrainingData(examples[:10], examples[10:]))
+    assert loss_of(bundle, examples) < 0.9 * before
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == list(range(1, 13))
     assert result.audio_seconds == pytest.approx(sum(row["audio_seconds"] for row in steps))
@@ -161,11 +172,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_utterances_ids(toy_bundle: Bun
     assert set(caught.value.problems) <= long
 
 
-def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy_bundle: Bundle, clips: list[Clip]) -> None:
-    def steep(core: Any, family: Any, encoded: EncoderStates, targets: Any) -> Tensor:
-        losses = aligned_objective(core, family, encoded, targets)
-        return losses + torch.sqrt(losses - losses.detach())  # the slope of a square root at zero is infinite
+def steep(core: Any, family: Any, encoded: EncoderStates, targets: Any) -> Tensor:
+    """The right loss with an infinite slope: that of a square root at zero."""
+    losses = aligned_objective(core, family, encoded, targets)
+    return losses + torch.sqrt(losses - losses.detach())
 
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy_bundle: Bundle, clips: list[Clip]) -> None:
     trainer = build_trainer(toy_bundle, objective=steep)
     fresh = trainable_state(trainer.model)
     examples = examples_of(toy_bundle, clips)
@@ -173,6 +186,19 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(toy_bundl
         train(trainer, TrainingData(examples, []))
     assert set(caught.value.problems) <= {example.id for example in examples}
     assert all(torch.equal(value, fresh[name]) for name, value in trainable_state(trainer.model).items())
+
+
+def test_fp16_skips_steps_whose_gradient_overflows_and_gives_up_when_none_succeeds(
+    toy_bundle: Bundle, clips: list[Clip]
+) -> None:
+    """A loss scale that is too high overflows at first; the scaler then skips the step and halves the scale."""
+    trainer = build_trainer(toy_bundle, replace(CONFIG, max_steps=40, eval_interval=40), objective=steep)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu")
+    trainer.optimizer.step = lambda: None
+    rows: list[JsonObject] = []
+    with pytest.raises(CheckFailed, match="step 11: the gradient is not finite"):
+        trainer.train(TrainingData(examples_of(toy_bundle, clips), []), scripted((0.5,)), rows.append)
+    assert [row["grad_norm"] for row in rows if "loss" in row] == [None] * 10
 
 
 def gradients(bundle: Bundle, clips: list[Clip], parts: int) -> dict[str, Tensor]:

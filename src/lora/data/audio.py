@@ -34,7 +34,7 @@ def decode_audio(data: bytes | Path, *, name: str) -> tuple[Wave, int]:
         AudioError: the bytes are not audio, are truncated, or are longer than the limit.
     """
     try:
-        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else str(data)) as file:
+        with soundfile.SoundFile(_Memory(data) if isinstance(data, bytes) else str(data)) as file:
             rate, seconds = file.samplerate, file.frames / file.samplerate
             if file.frames >= UNKNOWN_FRAMES:
                 raise AudioError(f"{name}: its header does not say how long it is. Encode the audio again.")
@@ -57,6 +57,16 @@ def decode_audio(data: bytes | Path, *, name: str) -> tuple[Wave, int]:
             f"{name}: truncated; the last {missing} bytes that its header announces are missing. Replace it."
         )
     return samples, rate
+
+
+class _Memory(io.BytesIO):
+    """Bytes that stay where they are when a damaged header says to seek before their start, as a file does."""
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
 
 
 def _read_mono(file: soundfile.SoundFile) -> Wave:

@@ -5,10 +5,7 @@ and optional `id`, `speaker_id` (int or string), `sampling_rate` (of an inline w
 given). Any other key is kept as it is.
 """
 
-import codecs
 import hashlib
-import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +16,10 @@ import numpy as np
 from lora.config import PreprocessConfig
 from lora.data.audio import decode_audio, prepare_wave
 from lora.data.audio_paths import AudioFolder
+from lora.data.manifest_rows import check_extra, check_fields, check_inline, parse_row
 from lora.errors import AudioError, ManifestError
 from lora.files import atomic_file, to_json
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
-
-KNOWN_KEYS = ("id", "audio", "text", "speaker_id", "sampling_rate")
 
 MAX_ROW_BYTES = 128 * 2**20
 """An inline waveform of six minutes; a file without line breaks is not read into memory."""
@@ -157,13 +153,13 @@ class ManifestReader:
             self._problems.append(f"{self.path}:{number}: the line is empty. Remove it.")
             return None
         place = f"{self.path}:{number}"
-        row = _parse_row(raw, place, self._problems)
+        row = parse_row(raw, place, self._problems)
         if row is None:
             return None
         found = len(self._problems)
         audio = self._check_audio(row.get("audio"), place)
-        _check_fields(row, place, self._problems)
-        extra = _check_extra(row, place, self._problems)
+        check_fields(row, place, self._problems)
+        extra = check_extra(row, place, self._problems)
         identifier = row.get("id", f"{self.path.stem}:{number}")
         if len(self._problems) > found or audio is None:
             return None
@@ -178,7 +174,7 @@ class ManifestReader:
 
     def _check_audio(self, audio: Any, place: str) -> Path | Wave | None:
         if isinstance(audio, list):
-            return _check_inline(audio, place, self._problems)
+            return check_inline(audio, place, self._problems)
         if not isinstance(audio, str) or not audio:
             self._problems.append(f"{place}: audio is {audio!r:.40}; expected a path or a list of samples.")
             return None
@@ -186,103 +182,6 @@ class ManifestReader:
         if file is None:
             self._problems.append(f"{place}: {problem}")
         return file
-
-
-def _parse_row(raw: bytes, place: str, problems: list[str]) -> dict[str, Any] | None:
-    if raw.startswith(codecs.BOM_UTF8):
-        problems.append(f"{place}: starts with a byte order mark. Save the file as UTF-8 without one.")
-        return None
-    try:
-        row = _DECODER.decode(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        problems.append(f"{place}: not valid JSON ({reason}). Expected one object a line.")
-        return None
-    if not isinstance(row, dict):
-        problems.append(f"{place}: got a JSON {type(row).__name__}; expected an object with `audio` and `text`.")
-        return None
-    return row
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"the number {name} is not allowed")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
-    return row
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-
-
-def _check_fields(row: dict[str, Any], place: str, problems: list[str]) -> None:
-    text = row.get("text")
-    if not isinstance(text, str):
-        got = type(text).__name__ if "text" in row else "missing"
-        problems.append(f"{place}: text is {got}; expected a string.")
-    elif not any(char.isalnum() for char in text):
-        problems.append(f"{place}: text is empty; got {text!r}, expected at least one word. Fix the row or remove it.")
-    elif not _is_encodable(text):
-        problems.append(f"{place}: text has a lone surrogate, which is not valid Unicode. Fix the row.")
-    identifier = row.get("id", "x")
-    if not isinstance(identifier, str) or not identifier.strip() or not _is_encodable(identifier):
-        problems.append(f"{place}: id is {identifier!r}; expected a non-empty string.")
-    speaker = row.get("speaker_id")
-    is_name = isinstance(speaker, str) and bool(speaker.strip()) and _is_encodable(speaker)
-    if speaker is not None and not is_name and (isinstance(speaker, bool) or not isinstance(speaker, int)):
-        problems.append(f"{place}: speaker_id is {speaker!r:.80}; expected a non-empty string, an integer or null.")
-    rate = row.get("sampling_rate")
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or not 1000 <= rate <= 768_000):
-        problems.append(f"{place}: sampling_rate is {rate!r:.80}; expected an integer from 1000 to 768000 Hz.")
-
-
-def _check_extra(row: dict[str, Any], place: str, problems: list[str]) -> JsonObject:
-    extra = {key: value for key, value in row.items() if key not in KNOWN_KEYS}
-    try:
-        if not all(map(_is_plain, extra.values())) or not _is_encodable("".join(extra)):
-            to_json(extra, indent=None).encode("utf-8")
-    except (ValueError, RecursionError):
-        # Python reads 1e999 as infinity and "\ud800" as a character; neither can be written again.
-        problems.append(
-            f"{place}: a key other than {', '.join(KNOWN_KEYS)} holds an endless number or invalid Unicode."
-        )
-    return extra
-
-
-def _check_inline(audio: list[Any], place: str, problems: list[str]) -> Wave | None:
-    if not audio or not set(map(type, audio)) <= {int, float}:
-        problems.append(f"{place}: the inline waveform is not a flat, non-empty list of numbers.")
-        return None
-    try:
-        with np.errstate(over="ignore"):
-            samples = np.asarray(audio, dtype=np.float64).astype(np.float32)
-    except OverflowError:
-        samples = np.full(1, np.inf, dtype=np.float32)
-    if not np.isfinite(samples).all():
-        problems.append(f"{place}: the inline waveform holds numbers too large for audio; expected -1 to 1.")
-        return None
-    return samples
-
-
-def _is_plain(value: Any) -> bool:
-    """Tell whether JSON can surely hold `value`; to write every row as JSON costs half the reading."""
-    if isinstance(value, str):
-        return value.isascii()
-    return isinstance(value, int) or value is None or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def to_row(utterance: Utterance, root: Path) -> JsonObject:

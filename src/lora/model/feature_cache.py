@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lora.data.audio import wave_sha256
+from lora.files import sha256_bytes
 from lora.model.families import EncoderStates
 from lora.units import Wave
 
@@ -25,7 +25,7 @@ class EncoderCache:
 
     def encode(self, waves: Sequence[Wave]) -> EncoderStates:
         """Return the batch's states on the CPU, computing those of waves not seen before."""
-        keys = [wave_sha256(wave) for wave in waves]
+        keys = [sha256_bytes(wave.tobytes()) for wave in waves]
         missing = [row for row, key in enumerate(keys) if key not in self._states]
         if missing:
             encoded = self._encode([waves[row] for row in missing])

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
+from transformers.utils import logging as transformers_logging
 
 from lora.errors import ModelError, SetupError
 from lora.model.families import FAMILIES, Family
@@ -87,6 +88,8 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
         SetupError: the hub cannot be reached.
     """
     location = locate_model(model_id)
+    # Bars for reading and writing local files, which take a moment; downloads keep theirs.
+    transformers_logging.disable_progress_bar()
     if processor_dir is not None and not processor_dir.is_dir():
         raise ModelError(f"{processor_dir}: no such processor folder. Check --processor-dir.")
     try:

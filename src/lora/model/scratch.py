@@ -18,7 +18,6 @@ from transformers import (
 )
 from transformers.models.moonshine_streaming.configuration_moonshine_streaming import MoonshineStreamingEncoderConfig
 
-from lora.data.sources.fsdd import DIGIT_WORDS
 from lora.units import SAMPLE_RATE_HZ
 
 _CHARACTERS = "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'.,?!-"
@@ -57,7 +56,7 @@ def build_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def build_processor(words: Sequence[str] = DIGIT_WORDS) -> Wav2Vec2Processor:
+def build_processor(words: Sequence[str]) -> Wav2Vec2Processor:
     """Build a processor like the real checkpoints': raw samples at 16 kHz and a BPE tokenizer."""
     extractor = Wav2Vec2FeatureExtractor(
         feature_size=1,

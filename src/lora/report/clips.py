@@ -81,7 +81,7 @@ def _encode_set(
     if path is None:
         notes.append(f"No audio of {title}: {problem}.")
         return []
-    encoded = []
+    encoded: list[tuple[str, bytes]] = []
     try:
         reader = ManifestReader(path, allow_outside=bool(record.metrics["config"].get("allow_outside_audio")))
         for utterance in reader:

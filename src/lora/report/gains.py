@@ -11,8 +11,8 @@ MAX_SPEAKERS = 30
 
 GAIN_NOTE = (
     "Errors in words, text in the light style. An error is removed where the baseline made it and the tuned model did "
-    "not at the same word or gap, added the other way round; tuned minus baseline is added minus removed. A substituted "
-    "word that is now missing removes a substitution and adds a deletion."
+    "not at the same word or gap, added the other way round; tuned minus baseline is added minus removed. A "
+    "substituted word that is now missing removes a substitution and adds a deletion."
 )
 LOOP_NOTE = (
     f"A text loops when up to {LOOP_MAX_WORDS} words stand in it {LOOP_REPEATS} times or more in a row and at least "
@@ -112,5 +112,5 @@ def groupings(breakdown: JsonObject) -> Iterator[tuple[str, list[GainRow]]]:
 
 
 def _row(label: str, unit: str, tally: JsonObject) -> GainRow:
-    counts = (tally[key] for key in ("baseline", "tuned", "removed", "added"))
-    return GainRow(label, tally["of"], unit, *counts, utterances=tally.get("utterances"))
+    baseline, tuned, removed, added = (tally[key] for key in ("baseline", "tuned", "removed", "added"))
+    return GainRow(label, tally["of"], unit, baseline, tuned, removed, added, tally.get("utterances"))

@@ -111,8 +111,8 @@ def _audio_note(record: RunRecord, clips: Clips) -> str:
     total = len(record.samples)
     size = clips.audio_bytes / 2**20
     held = (
-        f"{len(clips.data)} of {total} utterances have a player, the most changed ones first ({size:.1f} MB of FLAC; at "
-        f"most {MAX_PLAYERS} utterances and {MAX_AUDIO_BYTES / 2**20:.0f} MB), at the level that the model hears."
+        f"{len(clips.data)} of {total} utterances have a player, the most changed ones first ({size:.1f} MB of FLAC; "
+        f"at most {MAX_PLAYERS} utterances and {MAX_AUDIO_BYTES / 2**20:.0f} MB), at the level that the model hears."
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in clips.notes[:20])
     more = f"<li>and {len(clips.notes) - 20} more</li>" if len(clips.notes) > 20 else ""

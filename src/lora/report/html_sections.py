@@ -75,7 +75,7 @@ def _rate_rows(record: RunRecord) -> str:
             rows.append((f"{compared['name']}, {label}", kind, stated, _interval(samples, kind)))
     axis = build_axis(0.0, max([0.01, *(max(rate or 0.0, ci[1] if ci else 0.0) for _, _, rate, ci in rows)]))
     return "".join(
-        _track_row(label, interval_track(axis, rate, ci, kind=kind), percent(rate), ci)
+        _track_row(label, interval_track(axis, rate, ci, kind=kind), percent(rate), _plain_interval(ci))
         for label, kind, rate, ci in rows
     )
 
@@ -88,11 +88,18 @@ def _interval(samples: Sequence[Sample], kind: str) -> tuple[float, float] | Non
     return rate_interval(counts, clusters=[sample.speaker_id for sample in samples]) if counts else None
 
 
-def _track_row(label: str, track: str, value: str, interval: Sequence[float] | None) -> str:
-    shown = "no interval" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+def _plain_interval(interval: Sequence[float] | None) -> str:
+    return "no interval" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _signed_interval(interval: Sequence[float] | None) -> str:
+    return "no interval" if interval is None else interval_points((interval[0], interval[1]))
+
+
+def _track_row(label: str, track: str, value: str, interval: str) -> str:
     return (
         f'<div class="trow"><span class="name">{escape(label)}</span>{track}<span class="val"><b>{value}</b> '
-        f"<small>{shown}</small></span></div>"
+        f"<small>{interval}</small></span></div>"
     )
 
 
@@ -108,7 +115,7 @@ def _difference_rows(record: RunRecord, budget: float | None) -> str:
         axis = build_axis(min(edges), max(edges))
         for row in shown:
             track = interval_track(axis, row["delta"], row["ci95"], kind="tuned", lines=lines)
-            rows.append(_track_row(str(row["name"]), track, points(row["delta"]), row["ci95"]))
+            rows.append(_track_row(str(row["name"]), track, points(row["delta"]), _signed_interval(row["ci95"])))
     limit = "" if budget is None else f"; the dashed one is the guardrails' budget, {points(budget)}"
     note = (
         f"In points, left is better; domain and guardrails have scales of their own. The thin line is no change{limit}."
@@ -157,7 +164,7 @@ def training_section(record: RunRecord) -> str:
     ]
     charts = [chart for chart in (_loss_chart(record), _rate_chart(record), _strength_chart(record)) if chart]
     shown = f'<div class="two">{"".join(charts)}</div>' if charts else "<p>The history holds nothing to draw.</p>"
-    return f"<section><h2>Training</h2>{shown}{html_table(None, facts, left=2)}</section>"
+    return f"<section><h2>Training</h2>{shown}{html_table(None, facts, left=2, kind='facts')}</section>"
 
 
 def _loss_chart(record: RunRecord) -> str:
@@ -281,7 +288,8 @@ def provenance_section(metrics: JsonObject) -> str:
     ]
     line = command if isinstance(command, str) else " ".join(command)
     return (
-        f"<section><h2>Configuration and provenance</h2><pre>{escape(line)}</pre>{html_table(None, facts, left=2)}"
+        f"<section><h2>Configuration and provenance</h2><pre>{escape(line)}</pre>"
+        f"{html_table(None, facts, left=2, kind='facts')}"
         f"{html_table(['Manifest', 'Path', 'Utterances', 'Minutes', 'SHA-256 (start)'], rows, left=2)}"
         f"{_details('Configuration', to_json(metrics['config']))}{_details('Versions', to_json(metrics['versions']))}"
         f"{_details('Adapted layers', targets if isinstance(targets, str) else chr(10).join(targets))}</section>"

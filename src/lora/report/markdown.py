@@ -196,11 +196,11 @@ def _gains(record: RunRecord) -> str:
     titles = {name: compared["name"] for name, compared in record.sets}
     parts = ["## Where the gain comes from", GAIN_NOTE]
     for name, breakdown in breakdown_of(record).items():
-        rows = [
-            [escape(row.label), f"{number(row.of)} {row.unit}", *map(number, (row.baseline, row.tuned))]
-            + [f"-{number(row.removed)}" if row.removed else "0", f"+{number(row.added)}" if row.added else "0"]
-            for row in kind_rows(breakdown)
-        ]
+        rows = []
+        for row in kind_rows(breakdown):
+            removed, added = f"-{row.removed:,}" if row.removed else "0", f"+{row.added:,}" if row.added else "0"
+            among = f"{row.of:,} {row.unit}"
+            rows.append([escape(row.label), among, number(row.baseline), number(row.tuned), removed, added])
         parts.append(f"On {escape(titles[name])}:")
         parts.append(table(["Errors", "Among", "Baseline", "Tuned", "Removed", "Added"], rows))
     return "\n\n".join([*parts, LOOP_NOTE])
@@ -262,6 +262,7 @@ def _provenance(metrics: JsonObject) -> str:
         ["Trainable parameters", number(adapter["trainable_parameters"])],
         ["Seed", number(metrics["seed"])],
         ["Device", f"{escape(metrics['device'])}, {escape(metrics['dtype'])}"],
+        ["Shared with training", _shared(metrics)],
         ["Commit", inline_code(metrics["git_commit"]) if metrics["git_commit"] else "not in a repository"],
     ]
     command = metrics["command"]
@@ -274,6 +275,17 @@ def _provenance(metrics: JsonObject) -> str:
             details("Configuration", json_block(metrics["config"])),
             details("Versions", json_block(metrics["versions"])),
         ]
+    )
+
+
+def _shared(metrics: JsonObject) -> str:
+    """Say how many utterances of each set share something with training."""
+    counts = metrics["manifests"].get("shared_with_training")
+    if not counts:
+        return "not recorded"
+    return "; ".join(
+        f"{escape(name)}: " + ", ".join(f"{kind} {number(count)}" for kind, count in kinds.items())
+        for name, kinds in counts.items()
     )
 
 

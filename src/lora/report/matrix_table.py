@@ -100,7 +100,7 @@ def _render_hypothesis(item: Hypothesis, results: Sequence[RuleResult]) -> str:
     for result in results:
         state = {True: "holds", False: "does not hold", None: "open"}[result.holds]
         where = "" if result.run_id is None else f" in {escape(result.run_id)}"
-        lines.append(f"  - {inline_code(result.text)}{where}: {state} ({escape(result.shown)})")
+        lines.append(f"  - {inline_code(result.text)}{where}: {state} ({inline_code(result.shown)})")
     return "\n".join(lines)
 
 

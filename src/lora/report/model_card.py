@@ -146,7 +146,7 @@ def _limits(metrics: JsonObject) -> str:
     few = [row["name"] for _, row in _sets(metrics) if row.get("unit") == "utterance"]
     if few:
         limits.append(
-            f"Intervals of {escape(', '.join(map(str, few)))} resample utterances: they say nothing about other speakers."
+            f"Intervals of {escape(', '.join(map(str, few)))} resample utterances: they say nothing of other speakers."
         )
     if not metrics["guardrails"]:
         limits.append("No guardrail was given: harm to other speech was not measured.")
@@ -157,11 +157,12 @@ def _loading(metrics: JsonObject) -> str:
     kind = "Streaming" if metrics["base_model"]["family"] == "moonshine_streaming" else ""
     model_class = f"Moonshine{kind}ForConditionalGeneration"
     base = base_name(metrics)
+    folder = base if _is_hub_id(base) else "path/to/base"
     return (
         "## How to load\n\n"
         f"```bash\nmoonshine-lora transcribe talk.wav --model-id {base} --adapter-dir lora_adapter\n```\n\n"
         "This refuses another base (by hash) and applies the preprocessing and decode limits of "
         "`moonshine_lora.json`. Plain PEFT loads the same weights:\n\n"
         f"```python\nfrom peft import PeftModel\nfrom transformers import {model_class}\n\n"
-        f'model = PeftModel.from_pretrained({model_class}.from_pretrained("{base}"), "lora_adapter")\n```'
+        f'model = PeftModel.from_pretrained({model_class}.from_pretrained("{folder}"), "lora_adapter")\n```'
     )

@@ -85,7 +85,8 @@ def _section(record: RunRecord, notes: str) -> str:
             _result_table(record),
             _training(metrics),
             f"Verdict: **{escape(metrics['verdict']['decision'])}**.\n\n{reasons}",
-            f"What was tried and did not help:\n\n<!-- notes {_note_key(str(metrics['run_id']))} -->\n{notes}<!-- /notes -->",
+            "What was tried and did not help:",
+            f"<!-- notes {_note_key(str(metrics['run_id']))} -->\n{notes}<!-- /notes -->",
         ]
     )
 

@@ -25,11 +25,11 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
         InputError: a manifest, an option, the model or the device is wrong; all faults of a kind at once.
         CheckFailed: the alignment check did not pass, or a loss was not finite.
     """
+    if config.seeds is not None:
+        raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
     from lora.runners import inputs, outcome, output, stages
 
     config.check()
-    if config.seeds is not None:
-        raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
     output.check_output(config)
     manifests = inputs.read_manifests(config)
     run = inputs.open_run(config)

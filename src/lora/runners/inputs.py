@@ -1,5 +1,6 @@
 """What an experiment reads: the base model, its manifests, and how they are divided; all checked before it starts."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from accelerate.utils import set_seed
 
 from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig
 from lora.data.audio import wave_sha256
+from lora.data.leakage import LEAK_KINDS, LeakRow, find_leaks
 from lora.data.manifest import Manifest, Utterance, read_manifest
 from lora.data.splits import split_train_validation
 from lora.decoding import Recognizer
@@ -55,11 +57,16 @@ class Manifests:
 
 @dataclass(frozen=True)
 class RunData:
-    """Everything that was loaded, checked and split."""
+    """Everything that was loaded, checked and split.
+
+    Attributes:
+        leakage: for each reported set, how many utterances share an id, audio, speaker or transcript with training.
+    """
 
     training_manifest: Manifest
     training: TrainingData
     left_out: int
+    leakage: JsonObject
     splits: JsonObject
     domain: EvaluationSet
     guardrails: tuple[EvaluationSet, ...]
@@ -93,7 +100,8 @@ def read_manifests(config: ExperimentConfig) -> Manifests:
     }
     problems: list[str] = []
     read: dict[Path, Manifest] = {}
-    for path in [path for path in (*paths.values(), *config.guardrail_manifest) if path is not None]:
+    # One file may have two parts; its faults are told once.
+    for path in dict.fromkeys(path for path in (*paths.values(), *config.guardrail_manifest) if path is not None):
         with _collected(problems):
             read[path] = read_manifest(path, allow_outside=config.allow_outside_audio)
     if problems:
@@ -163,13 +171,14 @@ def load_data(run: Run, manifests: Manifests) -> RunData:
         training_manifest=manifests.train,
         training=training,
         left_out=left_out,
+        leakage={},
         splits=splits,
         domain=loaded.sets["domain"],
         guardrails=tuple(loaded.sets[name] for name in manifests.guardrails),
         domain_dev=loaded.sets["domain_dev"],
         guardrail_dev=loaded.sets.get("guardrail_dev"),
     )
-    _refuse_leaks(data)
+    data.leakage.update(_check_leaks(run, data))
     for name, text in splits.items():
         console.print(f"{name}: {text}")
     return data
@@ -218,18 +227,38 @@ def _load_training(
     return TrainingData(parts[0], parts[1]), left_out
 
 
-def _refuse_leaks(data: RunData) -> None:
-    """Refuse audio that is both trained or selected on and reported on."""
-    seen = {wave_sha256(example.wave): example.id for example in (*data.training.domain, *data.training.replay)}
+def _check_leaks(run: Run, data: RunData) -> JsonObject:
+    """Return how many utterances of each reported set share something with training, and refuse the worst kinds.
+
+    An id or the audio in common means that the model has seen the clip. A speaker or a transcript in common is
+    a matter of what the run is for, and is recorded.
+    """
+    seen = [*data.training.domain, *data.training.replay]
     for development in data.development:
-        seen |= {wave_sha256(example.wave): example.id for example in development.examples}
-    problems = [
-        f"{evaluation_set.manifest.path}: {example.id} is the same audio as {seen[digest]} of the training data"
-        for evaluation_set in data.reported
-        for example in evaluation_set.examples
-        if (digest := wave_sha256(example.wave)) in seen
-    ]
-    if problems:
+        seen += development.examples
+    train = [_leak_row(example) for example in seen]
+    counts: JsonObject = {}
+    problems: list[str] = []
+    for evaluation_set in data.reported:
+        leaks = find_leaks(train, [_leak_row(example) for example in evaluation_set.examples])
+        counts[evaluation_set.name] = {kind: sum(leak.kind == kind for leak in leaks) for kind in LEAK_KINDS}
+        problems += [
+            f"{evaluation_set.manifest.path}: {leak.evaluation_id}: {leak.detail}"
+            for leak in leaks
+            if leak.kind in ("id", "audio")
+        ]
+    if problems and not run.config.allow_leakage:
         raise ManifestError(
-            "training and evaluation share audio, so the result would be worthless. Remove it from one side", problems
+            "training and evaluation share clips, so the result would be worthless. Remove them from one side, or pass "
+            "--allow-leakage, which the report then shows",
+            problems,
         )
+    return counts
+
+
+def _leak_row(example: Example) -> LeakRow:
+    # An id that the reader made of file name and line says nothing about the clip.
+    made = re.fullmatch(r".+:[0-9]+", example.id) is not None
+    return LeakRow(
+        None if made else example.id, wave_sha256(example.wave), example.speaker_id, example.text, shown_id=example.id
+    )

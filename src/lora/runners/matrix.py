@@ -11,10 +11,9 @@ from lora.errors import CheckFailed, ConfigError, InputError
 from lora.files import read_json, sha256_file, write_json, write_text
 from lora.hypotheses import Hypothesis, check_rule
 from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix, replace_section
-from lora.runners.build import BuildOptions, BuildSummary, build_manifest
 from lora.runners.experiment import run_experiment
 from lora.runners.output import RUN_MARK
-from lora.runners.prepare import ManifestPlan, build_missing, used_by
+from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift, used_by
 from lora.runners.progress import console
 from lora.runners.provenance import command_of, config_values
 from lora.units import JsonObject
@@ -74,7 +73,7 @@ def run_matrix(
     document: Path,
     *,
     run: Callable[[ExperimentConfig], JsonObject] = run_experiment,
-    build: Callable[[BuildOptions], BuildSummary] = build_manifest,
+    build: Callable[[ManifestOptions], object] = build_or_shift,
 ) -> None:
     """Do those of `runs` that were not done, and bring the document up to date after each.
 
@@ -84,7 +83,7 @@ def run_matrix(
     Raises:
         ConfigError: a folder holds a run of another configuration or of other manifests.
         CheckFailed: a check stopped a run that should have finished.
-        InputError, SetupError: as `build_manifest` and `run_experiment`.
+        InputError, SetupError: as `build_missing` and `run_experiment`.
     """
     find_sections(matrix, document)
     read_records(matrix, matrix.runs)

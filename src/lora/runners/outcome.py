@@ -69,6 +69,7 @@ def judge(
             "replay": {"utterances": len(data.training.replay), "seconds": _seconds(data.training.replay)},
             "development": {item.name: len(item.examples) for item in data.development},
             "splits": data.splits,
+            "shared_with_training": data.leakage,
         },
         "baseline_wer": before.wer(),
         "tuned_wer": after.wer(),

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from lora.errors import ConfigError
 from lora.files import read_json, sha256_file, write_json
-from lora.runners.build import BuildOptions, BuildSummary, build_manifest
+from lora.runners.build import BuildOptions, build_manifest
 from lora.runners.progress import console
+from lora.runners.shift import ShiftOptions, shift
+
+ManifestOptions = BuildOptions | ShiftOptions
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,23 @@ class ManifestPlan:
 
     name: str
     command: str
-    options: BuildOptions
+    options: ManifestOptions
+
+    @property
+    def source(self) -> Path | None:
+        """The manifest that this one is made of, if it is."""
+        return self.options.input if isinstance(self.options, ShiftOptions) else None
+
+
+def build_or_shift(options: ManifestOptions) -> None:
+    """Write one manifest, from a corpus or from another manifest, and say what was written."""
+    console.print(str(shift(options) if isinstance(options, ShiftOptions) else build_manifest(options)))
 
 
 def build_missing(
     plans: Sequence[ManifestPlan],
     record_path: Path,
-    build: Callable[[BuildOptions], BuildSummary] = build_manifest,
+    build: Callable[[ManifestOptions], object] = build_or_shift,
 ) -> None:
     """Build each manifest that is not there yet.
 
@@ -33,7 +46,7 @@ def build_missing(
     Of several workers one builds, and the others wait for it.
 
     Raises:
-        InputError, SetupError: as `build_manifest`.
+        InputError, SetupError: as `build_manifest` and `shift`.
     """
     if not plans:
         return
@@ -62,19 +75,26 @@ def _only_one(lock: Path) -> Iterator[None]:
 
 
 def check_outputs(plans: Sequence[ManifestPlan]) -> None:
-    """Refuse two manifests with one file.
+    """Refuse two manifests with one file, and one that stands before the manifest that it is made of.
 
     Raises:
-        ConfigError: every file that two plans would write.
+        ConfigError: every such file.
     """
     names: dict[Path, list[str]] = {}
     for plan in plans:
         names.setdefault(plan.options.output, []).append(plan.name)
     problems = [f"{path}: written by {', '.join(found)}" for path, found in names.items() if len(found) > 1]
+    for index, plan in enumerate(plans):
+        if plan.source in [later.options.output for later in plans[index:]]:
+            problems.append(f"{plan.name}: is made of {plan.source}, which stands after it")
     if problems:
-        raise ConfigError("manifests: one output twice. Give each its own file", problems)
+        raise ConfigError("manifests: outputs that cannot be. Give each its own file, sources first", problems)
 
 
 def used_by(plans: Sequence[ManifestPlan], paths: set[Path]) -> list[ManifestPlan]:
-    """Return the plans whose manifest is among `paths`."""
-    return [plan for plan in plans if plan.options.output in paths]
+    """Return the plans whose manifest is among `paths`, and those that these are made of, in their order."""
+    wanted = set(paths)
+    for plan in reversed(plans):  # a source stands before what is made of it
+        if plan.options.output in wanted and plan.source is not None:
+            wanted.add(plan.source)
+    return [plan for plan in plans if plan.options.output in wanted]

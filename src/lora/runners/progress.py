@@ -23,7 +23,6 @@ class Report(Protocol):
         """Move the bar on."""
 
 
-
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Report]:
     """Show a bar while the block runs."""

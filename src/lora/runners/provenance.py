@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import lora
 from lora.units import JsonObject
 
 RECORDED_PACKAGES = (
-    "moonshine-lora",
     "torch",
     "transformers",
     "peft",
@@ -28,6 +28,8 @@ RECORDED_PACKAGES = (
 def package_versions() -> JsonObject:
     """Return the versions that a result may depend on."""
     versions: JsonObject = {"python": platform.python_version(), "platform": platform.platform()}
+    # Not from the installed metadata: a source tree runs without being installed.
+    versions["moonshine-lora"] = lora.__version__
     for package in RECORDED_PACKAGES:
         versions[package] = importlib.metadata.version(package)
     return versions
@@ -62,7 +64,9 @@ def command_of(name: str, config: Any) -> str:
     words = ["moonshine-lora", name]
     for field in dataclasses.fields(config):
         value = _plain(getattr(config, field.name))
-        if value is None or value == _plain(field.default):
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if value is None or value == _plain(default):
             continue
         flag = field.name.replace("_", "-")
         if isinstance(value, bool):

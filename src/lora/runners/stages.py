@@ -9,6 +9,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
+from lora.data.audio import prepare_wave
+from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
 from lora.errors import ConfigError, SetupError
@@ -31,10 +33,10 @@ from lora.model.methods import start_adaptation
 from lora.runners.inputs import Run, RunData
 from lora.runners.progress import console, progress_bar
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
-from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
+from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import OBJECTIVES
 from lora.training.teacher import teach
-from lora.units import JsonObject
+from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
 
 OVER_BUDGET_WEIGHT = 10.0
 TRIPWIRE = 0.2
@@ -104,9 +106,12 @@ def train(
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
     accelerator = _build_accelerator(run)
-    cache = None if adaptation.adapts_encoder else EncoderCache(run.recognizer.encode)
+    augment = _build_augment(run)
+    # Augmented audio is new in every epoch, so its states are too.
+    keeps_states = not adaptation.adapts_encoder and augment is None
+    cache = EncoderCache(run.recognizer.encode) if keeps_states else None
     settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
-    trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache)
+    trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
     history: list[JsonObject] = []
     started = time.monotonic()
     with progress_bar("training", config.max_steps) as report:
@@ -138,6 +143,19 @@ def train(
         "strength": strength_of(model),
     }
     return Training(result, seconds, described, curve)
+
+
+def _build_augment(run: Run) -> Augment | None:
+    if not run.config.augment:
+        return None
+    augmenter = Augmenter(run.config.augment, run.config.seed)
+    preprocess = run.recognizer.preprocess
+
+    def augment(wave: Wave, epoch: int, utterance_id: str) -> Wave:
+        changed = augmenter.augment(wave, epoch=epoch, utterance_id=utterance_id)
+        return prepare_wave(changed, SAMPLE_RATE_HZ, preprocess, name=utterance_id)
+
+    return augment
 
 
 def _teach(run: Run, training: TrainingData) -> TrainingData:

@@ -6,6 +6,7 @@ one would have drawn: a trial that did not finish gives its slot back.
 """
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed
-from lora.files import write_json, write_text
+from lora.files import to_json, write_json, write_text
 from lora.report.tables import escape, number, table
 from lora.runners import study as studies
-from lora.runners.build import BuildOptions, BuildSummary, build_manifest
-from lora.runners.prepare import ManifestPlan, build_missing
+from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift
 from lora.runners.progress import console
 from lora.runners.provenance import config_values
 from lora.units import JsonObject
@@ -78,12 +78,14 @@ class SweepPlan:
 
     @property
     def identity(self) -> JsonObject:
-        """What must be equal for two workers, or two starts, to be of one sweep."""
-        return {
+        """What must be equal for two workers, or two starts, to be of one sweep; as it comes back from JSON."""
+        parts = {
             "experiment": config_values(self.base),
             "space": {name: dataclasses.asdict(part) for name, part in self.space.items()},
             "settings": dataclasses.asdict(self.settings),
         }
+        identity: JsonObject = json.loads(to_json(parts))
+        return identity
 
 
 def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation) -> float:
@@ -120,7 +122,7 @@ def run_sweep(
     trials: int,
     *,
     objective: Objective = select_on_development,
-    build: Callable[[BuildOptions], BuildSummary] = build_manifest,
+    build: Callable[[ManifestOptions], object] = build_or_shift,
 ) -> JsonObject:
     """Work on the sweep until it has `trials` finished trials, those of other workers counted; return the record.
 

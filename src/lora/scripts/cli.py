@@ -33,7 +33,7 @@ class Command:
     """One command: its options dataclass, what it does with them, and its help text.
 
     `options` may have a field of its own named `config` (a dataset's configuration, say); such a
-    command has no `--config FILE`.
+    command has no `--config FILE`. `program` is how the command is called, `moonshine-lora NAME` unless given.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Command:
     run: Callable[[Any], int | None]
     description: str
     examples: str
+    program: str | None = None
 
     @property
     def fields(self) -> dict[str, dataclasses.Field[Any]]:
@@ -90,7 +91,7 @@ def build_parser(command: Command, defaults: Defaults | None = None) -> Argument
     """Build the parser, with `defaults` (a config file's values) in place of the dataclass's own."""
     parser = _Parser(
         command,
-        prog=f"{PROGRAM} {command.name}",
+        prog=command.program or f"{PROGRAM} {command.name}",
         description=command.description,
         epilog="examples:\n" + textwrap.indent(inspect.cleandoc(command.examples), "  "),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -8,10 +8,9 @@ from typing import Any
 from lora.config import ExperimentConfig
 from lora.errors import ConfigError, InputError
 from lora.hypotheses import Hypothesis, Rule, parse_rule
-from lora.runners.build import BuildOptions
 from lora.runners.matrix import Matrix, RunPlan
 from lora.runners.prepare import ManifestPlan, check_outputs
-from lora.scripts import build_manifest, experiment
+from lora.scripts import build_manifest, experiment, shift
 from lora.scripts.cli import read_yaml
 from lora.scripts.run import plan_stage
 
@@ -64,15 +63,19 @@ def read_sections(path: Path, required: Sequence[str], optional: Sequence[str]) 
 
 
 def read_manifest_plans(section: Any, values: Mapping[str, str], problems: list[str]) -> list[ManifestPlan]:
-    """Return the plans of a `manifests` section (may be empty); faults go to `problems`."""
+    """Return the plans of a `manifests` section (may be empty); faults go to `problems`.
+
+    A part with the key `input` has the options of `shift`; any other those of `build-manifest`.
+    """
     plans = []
     for name, part in as_mapping("manifests", {} if section is None else section, problems).items():
         try:
-            stage = plan_stage(build_manifest.COMMAND, as_mapping(f"manifests.{name}", part, problems), values)
+            part = as_mapping(f"manifests.{name}", part, problems)
+            command = shift.COMMAND if "input" in part else build_manifest.COMMAND
+            stage = plan_stage(command, part, values)
         except InputError as error:
             problems += _lines(f"manifests.{name}", error)
             continue
-        assert isinstance(stage.options, BuildOptions)
         plans.append(ManifestPlan(name, stage.line, stage.options))
     return plans
 

@@ -83,7 +83,8 @@ def plan_stage(command: Command, section: Mapping[str, Any], values: Mapping[str
     Raises:
         ConfigError: every fault of the section at once.
     """
-    arguments = section_arguments(section, values)
+    positional = [name for name, field in command.fields.items() if field.metadata.get("positional")]
+    arguments = section_arguments(section, values, positional)
     options = parse_options(command, arguments)
     if isinstance(options, ExperimentConfig):
         options.check()
@@ -107,8 +108,10 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def section_arguments(section: Mapping[str, Any], values: Mapping[str, str]) -> list[str]:
-    """Return a section as command line words, with `{name}` filled in from `values`.
+def section_arguments(
+    section: Mapping[str, Any], values: Mapping[str, str], positional: Sequence[str] = ()
+) -> list[str]:
+    """Return a section as command line words, with `{name}` filled in from `values`; `positional` ones come first.
 
     Raises:
         ConfigError: every option without a value, or with braces around another name.
@@ -127,7 +130,7 @@ def section_arguments(section: Mapping[str, Any], values: Mapping[str, str]) -> 
         if unknown and not isinstance(value, dict):
             known = ", ".join(f"{{{name}}}" for name in values)
             problems.append(f"{key}: {', '.join(unknown)} is not filled in; the file can use {known}")
-        words += [f"--{flag}", *items]
+        words = [*items, *words] if key in positional else [*words, f"--{flag}", *items]
     if problems:
         raise ConfigError("options without a usable value", problems)
     return words

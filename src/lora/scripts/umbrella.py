@@ -25,11 +25,11 @@ COMMANDS: dict[str, Entry] = {
     "build-domain-manifest": Entry("lora.scripts.build_domain_manifest", "make the manifest that a run improves"),
     "check": Entry("lora.scripts.check", "find faults in manifests: audio, texts, duplicates, leakage"),
     "manifest-diagnostics": Entry("lora.scripts.manifest_diagnostics", "durations and split of manifests, headroom"),
-    "shift": Entry("lora.scripts.shift_manifest", "make a domain manifest: noise, telephone, rooms, speed, clipping"),
+    "shift": Entry("lora.scripts.shift", "make a domain manifest: noise, telephone, rooms, speed, clipping"),
     "merge-manifests": Entry("lora.scripts.merge_manifests", "one manifest of several, duplicates found by audio"),
-    "split": Entry("lora.scripts.split_manifest", "divide a manifest; no speaker is in two parts"),
-    "sample": Entry("lora.scripts.sample_manifest", "draw a random part of a manifest"),
-    "stats": Entry("lora.scripts.manifest_stats", "describe manifests in numbers"),
+    "split": Entry("lora.scripts.split", "divide a manifest; no speaker is in two parts"),
+    "sample": Entry("lora.scripts.sample", "draw a random part of a manifest"),
+    "stats": Entry("lora.scripts.stats", "describe manifests in numbers"),
     "experiment": Entry("lora.scripts.experiment", "baseline, LoRA training, tuned result and verdict"),
     "matrix": Entry("lora.scripts.matrix", "the experiments of a matrix file that are missing, and their table"),
     "sweep": Entry("lora.scripts.sweep", "search over training options, scored on development sets"),
@@ -38,7 +38,10 @@ COMMANDS: dict[str, Entry] = {
     "real-small": Entry("lora.scripts.real_small", "a small real run on a few utterances"),
     "run-stt": Entry("lora.scripts.run_stt", "transcribe and score audio, with or without an adapter"),
     "transcribe": Entry("lora.scripts.transcribe", "print the text of audio files"),
+    "voice": Entry("lora.scripts.voice", "the terminal app: hear base and adapter, correct them, teach your voice"),
     "train-builtin": Entry("lora.scripts.train_builtin", "train the builtin digits model from scratch"),
+    "average": Entry("lora.scripts.average", "the mean of several adapters as one adapter"),
+    "merge": Entry("lora.scripts.merge", "a checkpoint with the adapter inside"),
 }
 
 

@@ -7,7 +7,7 @@ once. Evaluation by generation comes in as a function; the state with the best s
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,10 +26,14 @@ from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
 from lora.training.schedule import learning_rate_factor
 from lora.training.teacher import TeacherOutput, distillation_loss
-from lora.units import JsonObject, Seconds, seconds_of
+from lora.units import JsonObject, Seconds, Wave, seconds_of
 
 MAX_SKIPPED_STEPS = 10
 """fp16 starts with too high a loss scale and halves it at each overflow; more in a row than this is divergence."""
+
+
+Augment = Callable[[Wave, int, str], Wave]
+"""(wave, epoch, utterance id) -> changed wave, the same for the same arguments."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ class Trainer:
     Args:
         accelerator: decides precision and scaling; its device is the bundle's.
         encoder_cache: given when the adapter leaves the encoder alone; then it is never run again.
+        augment: changes a training wave by epoch and utterance id; not given together with a cache.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class Trainer:
         config: TrainingConfig,
         accelerator: Accelerator,
         encoder_cache: EncoderCache | None,
+        augment: Augment | None = None,
     ) -> None:
         self.bundle = adaptation.bundle
         self.model = adaptation.module
@@ -117,6 +123,7 @@ class Trainer:
         self.config = config
         self.accelerator = accelerator
         self.encoder_cache = encoder_cache
+        self.augment = augment
         groups = optimizer_groups(self.model, learning_rate=config.learning_rate, b_ratio=config.lora_plus)
         self.trainable = [parameter for group in groups for parameter in group["params"]]
         self.optimizer: Any = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=config.weight_decay))
@@ -146,8 +153,10 @@ class Trainer:
         before = self._evaluate(0, evaluate, record, result)
         best, best_state = before, trainable_state(self.model)
         replay_ratio = config.replay_ratio if data.replay else 0.0
-        domain = _endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
-        replay = _endless(data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1)
+        domain = self._endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
+        replay = self._endless(
+            data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1
+        )
         for step in range(1, config.max_steps + 1):
             row = self._step(step, next(domain), next(replay, []))
             result.steps, result.final_loss = step, row["loss"]
@@ -168,6 +177,20 @@ class Trainer:
                 break
         restore_state_(self.model, best_state)
         return result
+
+    def _endless(self, examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
+        """Yield batches epoch after epoch, each utterance changed by the augmentation of its epoch."""
+        lengths = [len(example.wave) for example in examples]
+        epoch = 0
+        while examples:
+            for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
+                yield [self._augmented(examples[index], epoch) for index in batch]
+            epoch += 1
+
+    def _augmented(self, example: Example, epoch: int) -> Example:
+        if self.augment is None:
+            return example
+        return replace(example, wave=self.augment(example.wave, epoch, example.id))
 
     def _evaluate(
         self,
@@ -258,15 +281,6 @@ class Trainer:
         audio, num_samples = pad_waves(waves)
         device = self.bundle.device
         return self.bundle.family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
-
-
-def _endless(examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
-    lengths = [len(example.wave) for example in examples]
-    epoch = 0
-    while examples:
-        for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
-            yield [examples[index] for index in batch]
-        epoch += 1
 
 
 def _pieces(examples: list[Example], count: int) -> Iterator[list[Example]]:

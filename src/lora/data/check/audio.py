@@ -16,6 +16,7 @@ from lora.data.manifest import Utterance
 from lora.errors import AudioError
 from lora.units import SAMPLE_RATE_HZ, Seconds, Wave
 
+MIN_RATE_HZ = 1000
 SILENCE_RMS = 1e-5
 QUIET_RMS = 5e-4
 DC_OFFSET = 0.02
@@ -66,17 +67,36 @@ def inspect_audio(
     if isinstance(utterance.audio, Path):
         faults += _check_name(utterance.audio)
         try:
-            samples, rate = decode_audio(utterance.audio, name=utterance.audio.name)
-        except AudioError as error:
-            return None, [classify_failure(utterance.audio, error)]
-        except OSError as error:
-            return None, [("unreadable", f"{utterance.audio.name}: {error.strerror}")]
+            samples, rate = _decode(utterance.audio)
+        except _UndecodableError as error:
+            return None, [error.fault]
     else:
         samples, rate = utterance.audio, utterance.sampling_rate or SAMPLE_RATE_HZ
     faults += _check_duration_key(utterance.extra, len(samples) / rate)
     faults += check_samples(samples, rate, preprocess, max_seconds)
     facts = AudioFacts(len(samples) / rate, _active_seconds(samples, rate), rate, _content_sha256(samples))
     return facts, faults
+
+
+class _UndecodableError(Exception):
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+
+def _decode(path: Path) -> tuple[Wave, int]:
+    try:
+        samples, rate = decode_audio(path, name=path.name)
+    except AudioError as error:
+        try:
+            fault = classify_failure(path, error)
+        except OSError as refusal:
+            fault = ("unreadable", f"{path.name}: {refusal.strerror}")
+        raise _UndecodableError(fault) from error
+    except OSError as error:
+        raise _UndecodableError(("unreadable", f"{path.name}: {error.strerror}")) from error
+    if rate < MIN_RATE_HZ:
+        raise _UndecodableError(("unreadable", f"{path.name}: sampling rate {rate} Hz; expected {MIN_RATE_HZ} or more"))
+    return samples, rate
 
 
 def check_samples(samples: Wave, rate: int, preprocess: PreprocessConfig, max_seconds: Seconds) -> Iterator[Fault]:

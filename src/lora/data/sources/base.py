@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lora.data.audio import encode_flac, resample
-from lora.data.manifest import KNOWN_KEYS
+from lora.data.manifest_rows import KNOWN_KEYS
 from lora.data.sources.parallel import default_workers, map_in_order
 from lora.data.sources.staging import Entry, Staging
 from lora.errors import AudioError, LoraError, SetupError, SourceError

@@ -70,7 +70,7 @@ class HubReader:
             if position >= last:
                 return
 
-    def _facts(self, positions: array[int]) -> Iterator[Fact]:
+    def _facts(self, positions: "array[int]") -> Iterator[Fact]:
         """Yield the facts of each row that may be chosen, and note its position; reads the audio only where it must."""
         needed = [self.columns.speaker, self.columns.text]
         needed += [self.columns.audio] if self.selection.needs_seconds else []

@@ -181,8 +181,8 @@ def _range_text(low: float, high: float) -> str:
 
 def _nearest(word: str, names: Iterable[str]) -> str:
     known = list(names)
-    begun = [name for name in known if name.startswith(word.split(":")[0])]
-    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5) or begun[:1]
+    begun = [name for name in known if word and name.startswith(word)]
+    nearest = begun or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean {nearest[0]}?" if nearest else f"; expected one of {', '.join(known)}"
 
 

@@ -3,7 +3,7 @@
 
 import sys
 
-from lora.scripts.manifest_stats import main
+from lora.scripts.stats import main
 
 if __name__ == "__main__":
     sys.exit(main())

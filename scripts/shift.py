@@ -3,7 +3,7 @@
 
 import sys
 
-from lora.scripts.shift_manifest import main
+from lora.scripts.shift import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 
 import sys
 
-from lora.scripts.sample_manifest import main
+from lora.scripts.sample import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 
 import sys
 
-from lora.scripts.split_manifest import main
+from lora.scripts.split import main
 
 if __name__ == "__main__":
     sys.exit(main())

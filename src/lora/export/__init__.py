@@ -1,0 +1,1 @@
+"""Adapters made into other things: averages, merged checkpoints."""

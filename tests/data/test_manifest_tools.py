@@ -1,0 +1,312 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from lora.config import PreprocessConfig
+from lora.data.audio import wave_sha256
+from lora.data.leakage import LeakRow
+from lora.data.manifest import Utterance, read_manifest
+from lora.data.manifest_tools import describe, sample_manifest, split_manifest
+from lora.data.merging import merge_manifests
+from lora.data.partition import Measured, check_parts, divide, parse_parts
+from lora.data.placement import NewAudio, write_placed
+from lora.errors import AudioError, CheckFailed, ConfigError, ManifestError
+
+
+def tone(hertz: float, seconds: float = 0.25) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(16_000 * seconds)) / 16_000)).astype(np.float32)
+
+
+def make(path: Path, rows: dict[str, dict[str, Any]]) -> Path:
+    """Write a manifest; a row may give `hertz`, `seconds`, `inline`, and anything that a manifest holds."""
+    lines = []
+    for number, (identifier, given) in enumerate(rows.items()):
+        row = {"text": f"words of {identifier}", "id": identifier, **given}
+        wave = tone(row.pop("hertz", 200 + 10 * number), row.pop("seconds", 0.25))
+        if row.pop("inline", False):
+            row["audio"] = wave.tolist()
+        else:
+            row["audio"] = f"{path.stem}_wavs/{number}.wav"
+            (path.parent / row["audio"]).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path.parent / row["audio"], wave, 16_000, subtype="FLOAT")
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def hashes(path: Path) -> list[str]:
+    return [wave_sha256(utterance.load(PreprocessConfig())) for utterance in read_manifest(path).utterances]
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# Merge
+
+
+def test_a_merged_manifest_has_the_same_audio_and_says_where_each_row_comes_from(tmp_path: Path) -> None:
+    one = make(tmp_path / "one.jsonl", {"a": {"speaker_id": 1, "accent": "scottish"}, "b": {"inline": True}})
+    two = make(tmp_path / "two.jsonl", {"c": {"hertz": 900}})
+    summary = merge_manifests([one, two], tmp_path / "all.jsonl")
+    merged = read_manifest(tmp_path / "all.jsonl").utterances
+    assert hashes(tmp_path / "all.jsonl") == hashes(one) + hashes(two)
+    assert [utterance.extra["origin"] for utterance in merged] == [
+        {"manifest": "one.jsonl", "id": "a"},
+        {"manifest": "one.jsonl", "id": "b"},
+        {"manifest": "two.jsonl", "id": "c"},
+    ]
+    assert (merged[0].speaker_id, merged[0].extra["accent"]) == (1, "scottish")
+    assert (summary.utterances, summary.copied, summary.renamed, summary.dropped) == (3, 0, 0, ())
+
+
+def test_audio_below_the_output_is_referred_to_and_other_audio_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "here").mkdir()
+    near = make(tmp_path / "here" / "near.jsonl", {"a": {}})
+    far = make(tmp_path / "far" / "far.jsonl", {"b/1 ü": {"hertz": 900}})
+    summary = merge_manifests([near, far], tmp_path / "here" / "all.jsonl")
+    first, second = read_manifest(tmp_path / "here" / "all.jsonl").utterances
+    assert summary.copied == 1
+    assert first.audio == (tmp_path / "here" / "near_wavs" / "0.wav").resolve()
+    assert isinstance(second.audio, Path)
+    assert second.audio.parent == (tmp_path / "here" / "all_audio").resolve()
+    assert second.audio.name.startswith("b_1__-")
+    assert hashes(tmp_path / "here" / "all.jsonl") == hashes(near) + hashes(far)
+
+
+def test_an_id_in_two_manifests_gets_the_manifests_name_in_front(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    paths = [
+        make(tmp_path / "one.jsonl", {"a": {}, "b": {"hertz": 300}}),
+        make(tmp_path / "x" / "one.jsonl", {"A": {"hertz": 900}, "one1-a": {"hertz": 950}}),
+    ]
+    assert merge_manifests(paths, tmp_path / "all.jsonl").renamed == 2
+    ids = [utterance.id for utterance in read_manifest(tmp_path / "all.jsonl").utterances]
+    assert ids == ["one1-a_", "b", "one2-A", "one1-a"]
+
+
+def test_duplicates_by_audio_are_refused_or_dropped_or_kept(tmp_path: Path) -> None:
+    one = make(tmp_path / "one.jsonl", {"a": {"hertz": 500, "text": "seven"}})
+    two = make(tmp_path / "two.jsonl", {"b": {"hertz": 500, "text": "eight", "inline": True}, "c": {"hertz": 900}})
+    with pytest.raises(ManifestError) as error:
+        merge_manifests([one, two], tmp_path / "all.jsonl")
+    assert error.value.problems == (f"{two}: 'b' has the audio of 'a' in {one}, but another text: 'eight' and 'seven'",)
+    assert not (tmp_path / "all.jsonl").exists()
+    summary = merge_manifests([one, two], tmp_path / "all.jsonl", duplicates="drop")
+    assert [utterance.id for utterance in read_manifest(tmp_path / "all.jsonl").utterances] == ["a", "c"]
+    assert len(summary.dropped) == 1
+    assert merge_manifests([one, two], tmp_path / "all.jsonl", duplicates="keep").utterances == 3
+
+
+def test_the_origin_of_a_merged_row_is_kept_when_it_is_merged_again(tmp_path: Path) -> None:
+    one = make(tmp_path / "one.jsonl", {"a": {}})
+    two = make(tmp_path / "two.jsonl", {"b": {"hertz": 900}})
+    merge_manifests([one], tmp_path / "first.jsonl")
+    merge_manifests([tmp_path / "first.jsonl", two], tmp_path / "second.jsonl")
+    origin = read_manifest(tmp_path / "second.jsonl").utterances[0].extra["origin"]
+    assert origin == {"manifest": "first.jsonl", "id": "a", "origin": {"manifest": "one.jsonl", "id": "a"}}
+
+
+def test_no_manifest_is_merged_into_itself_or_twice(tmp_path: Path) -> None:
+    one = make(tmp_path / "one.jsonl", {"a": {}})
+    with pytest.raises(ManifestError, match="in place"):
+        merge_manifests([one], one)
+    with pytest.raises(ManifestError, match="twice"):
+        merge_manifests([one, tmp_path / "." / "one.jsonl"], tmp_path / "all.jsonl")
+    with pytest.raises(ManifestError, match="is a folder"):
+        merge_manifests([one], tmp_path)
+
+
+def test_a_clip_that_cannot_be_used_stops_the_merge_and_leaves_nothing(tmp_path: Path) -> None:
+    one = make(tmp_path / "one.jsonl", {"a": {}})
+    soundfile.write(tmp_path / "one_wavs" / "0.wav", np.zeros(4000), 16_000)
+    before = files_below(tmp_path)
+    with pytest.raises(ManifestError, match="silence"):
+        merge_manifests([one], tmp_path / "all.jsonl")
+    assert files_below(tmp_path) == before
+
+
+# Placing
+
+
+def test_a_failure_half_way_leaves_the_old_manifest_and_its_audio(tmp_path: Path) -> None:
+    def entries(fail: bool, data: bytes):  # type: ignore[no-untyped-def]
+        yield NewAudio(Utterance("a", "one", np.ones(1, np.float32)), data)
+        if fail:
+            raise AudioError("no more")
+
+    write_placed(tmp_path / "all.jsonl", entries(False, b"old"))
+    with pytest.raises(AudioError):
+        write_placed(tmp_path / "all.jsonl", entries(True, b"new"))
+    assert files_below(tmp_path) == ["all.jsonl", "all_audio/a.flac"]
+    assert (tmp_path / "all_audio" / "a.flac").read_bytes() == b"old"
+
+
+def test_ids_that_are_no_file_names_or_differ_in_case_only_get_files_of_their_own(tmp_path: Path) -> None:
+    ids = ["a", "A", "x/y", "x:y", "..", "é", "long" * 100]
+    write_placed(
+        tmp_path / "all.jsonl", (NewAudio(Utterance(name, "one", np.ones(1, np.float32)), b"x") for name in ids)
+    )
+    utterances = read_manifest(tmp_path / "all.jsonl").utterances
+    assert [utterance.id for utterance in utterances] == ids
+    assert len({str(utterance.audio).casefold() for utterance in utterances}) == len(ids)
+    assert all(path.parent == tmp_path / "all_audio" for path in (tmp_path / "all_audio").iterdir())
+
+
+def test_audio_in_the_folder_that_would_be_replaced_is_refused(tmp_path: Path) -> None:
+    old = make(tmp_path / "old.jsonl", {"a": {}})
+    (tmp_path / "old_wavs").rename(tmp_path / "new_audio")
+    old.write_text(old.read_text().replace("old_wavs", "new_audio"))
+    with pytest.raises(ManifestError, match="replaces"):
+        merge_manifests([old], tmp_path / "new.jsonl")
+    assert (tmp_path / "new_audio" / "0.wav").is_file()
+
+
+# Split
+
+
+def measured(name: str, speaker: str | None, audio: str = "", seconds: float = 60.0, text: str = "") -> Measured:
+    return Measured(LeakRow(name, audio or f"audio of {name}", speaker, text or f"words of {name}", name), seconds)
+
+
+CROWD = [measured(f"u{speaker}-{n}", f"s{speaker}") for speaker in range(20) for n in range(3)]
+
+
+def test_speakers_stay_whole_and_the_parts_have_the_fractions() -> None:
+    assigned = divide(CROWD, parse_parts(["train=0.8", "dev=0.1", "test=0.1"]), by="speaker", seed=1)
+    speakers = {
+        part: {row.row.speaker_id for row in CROWD if assigned[row.id] == part} for part in ("train", "dev", "test")
+    }
+    assert {part: len(names) for part, names in speakers.items()} == {"train": 16, "dev": 2, "test": 2}
+    assert sum(map(len, speakers.values())) == 20
+
+
+def test_hours_and_the_rest_can_be_asked_for_and_what_no_one_asks_for_is_left_out() -> None:
+    some = divide(CROWD, parse_parts(["test=0.1h", "train=rest"]), by="speaker", seed=1)
+    assert sum(part == "test" for part in some.values()) == 6
+    assert len(some) == 60
+    assert len(divide(CROWD, parse_parts(["test=0.1h"]), by="speaker", seed=1)) == 6
+
+
+def test_the_division_depends_on_the_seed_and_not_on_the_order() -> None:
+    parts = parse_parts(["train=0.5", "test=0.5"])
+    first = divide(CROWD, parts, by="speaker", seed=1)
+    assert divide(CROWD[::-1], parts, by="speaker", seed=1) == first
+    assert divide(CROWD, parts, by="speaker", seed=2) != first
+
+
+def test_speakers_with_the_same_audio_stay_together() -> None:
+    rows = [measured("a", "ann", "same"), measured("b", "bob", "same"), measured("c", "eve"), measured("d", "eve")]
+    assigned = divide(rows, parse_parts(["train=0.5", "test=0.5"]), by="speaker", seed=0)
+    assert assigned["a"] == assigned["b"] != assigned["c"] == assigned["d"]
+
+
+def test_by_utterance_only_the_audio_stays_together() -> None:
+    rows = [measured(name, None, "same" if name in "ab" else "") for name in "abcd"]
+    assigned = divide(rows, parse_parts(["train=0.5", "test=0.5"]), by="utterance", seed=0)
+    assert assigned["a"] == assigned["b"]
+    assert set(assigned.values()) == {"train", "test"}
+
+
+def test_what_cannot_be_divided_is_refused_with_what_to_do() -> None:
+    two = parse_parts(["train=0.5", "test=0.5"])
+    with pytest.raises(ManifestError, match="--by utterance"):
+        divide([measured("a", None), measured("b", "bob")], two, by="speaker", seed=0)
+    with pytest.raises(ManifestError, match="got 1 speakers"):
+        divide([measured("a", "ann"), measured("b", "ann")], two, by="speaker", seed=0)
+    with pytest.raises(ManifestError, match=r"ask for 5\.000 hours, and there are 1\.000"):
+        divide(CROWD, parse_parts(["test=5h"]), by="speaker", seed=0)
+
+
+def test_parts_that_leak_do_not_pass_and_texts_in_common_are_reported() -> None:
+    rows = [measured("a", "ann", text="seven"), measured("b", "ann"), measured("c", "eve", text="Seven!")]
+    with pytest.raises(CheckFailed, match="leak"):
+        check_parts(rows, {"a": "train", "b": "test", "c": "test"}, by="speaker")
+    (leak,) = check_parts(rows, {"a": "test", "b": "test", "c": "train"}, by="speaker")
+    assert (leak.kind, {leak.train_id, leak.evaluation_id}) == ("transcript", {"a", "c"})
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["train"], "expected NAME=FRACTION"),
+        (["train=x"], "expected NAME=FRACTION"),
+        (["../up=0.5"], "expected NAME=FRACTION"),
+        (["a=0.5", "a=0.5"], "named twice"),
+        (["a=0.7", "b=0.7"], "come to 1.4"),
+        (["a=rest", "b=rest"], "more than one"),
+        (["a=0"], "asks for nothing"),
+        ([], "got none"),
+    ],
+)
+def test_wrong_parts_are_refused(parts: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_parts(parts)
+    assert message in str(error.value)
+
+
+def test_a_split_writes_manifests_that_share_no_speaker_and_keep_the_audio_where_it_is(tmp_path: Path) -> None:
+    rows = {f"u{n}": {"speaker_id": n % 4, "hertz": 200 + 20 * n, "inline": n == 0} for n in range(12)}
+    path = make(tmp_path / "all.jsonl", rows)
+    summary = split_manifest(path, parse_parts(["train=0.5", "test=rest"]), tmp_path, seed=3)
+    train, test = (read_manifest(tmp_path / f"all_{name}.jsonl").utterances for name in ("train", "test"))
+    assert {u.speaker_id for u in train} & {u.speaker_id for u in test} == set()
+    assert sorted(u.id for u in (*train, *test)) == sorted(rows)
+    assert [part.utterances for part in summary.parts] == [6, 6]
+    assert summary.parts[0].asked_seconds == pytest.approx(1.5)
+    assert not list(tmp_path.glob("*_audio"))
+
+
+# Sample and stats
+
+
+def test_a_larger_sample_holds_the_smaller_one_and_the_order_stays(tmp_path: Path) -> None:
+    path = make(tmp_path / "all.jsonl", {f"u{n:02d}": {} for n in range(12)})
+    drawn = []
+    for count in (3, 6):
+        sample_manifest(path, tmp_path / "small.jsonl", samples=count, seed=5)
+        drawn.append([utterance.id for utterance in read_manifest(tmp_path / "small.jsonl").utterances])
+    assert [len(ids) for ids in drawn] == [3, 6]
+    assert set(drawn[0]) < set(drawn[1])
+    assert drawn[1] == sorted(drawn[1])
+
+
+def test_a_balanced_sample_takes_speakers_in_turn(tmp_path: Path) -> None:
+    rows = {f"u{n:02d}": {"speaker_id": "ann" if n < 9 else f"s{n}"} for n in range(12)}
+    path = make(tmp_path / "all.jsonl", rows)
+    sample_manifest(path, tmp_path / "small.jsonl", samples=4, balanced=True)
+    assert len({utterance.speaker_id for utterance in read_manifest(tmp_path / "small.jsonl").utterances}) == 4
+
+
+def test_hours_are_filled_by_whole_utterances(tmp_path: Path) -> None:
+    path = make(tmp_path / "all.jsonl", {f"u{n}": {"seconds": 1.0} for n in range(5)})
+    assert sample_manifest(path, tmp_path / "small.jsonl", hours=2.5 / 3600) == 3
+
+
+def test_more_than_there_is_cannot_be_sampled(tmp_path: Path) -> None:
+    path = make(tmp_path / "all.jsonl", {"a": {}})
+    with pytest.raises(ManifestError, match="there are 1"):
+        sample_manifest(path, tmp_path / "small.jsonl", samples=2)
+    with pytest.raises(ManifestError, match="Ask for less"):
+        sample_manifest(path, tmp_path / "small.jsonl", hours=1)
+    with pytest.raises(ConfigError, match="one of them"):
+        sample_manifest(path, tmp_path / "small.jsonl")
+
+
+def test_stats_count_hours_speakers_words_and_texts(tmp_path: Path) -> None:
+    path = make(
+        tmp_path / "all.jsonl",
+        {
+            "a": {"speaker_id": 1, "seconds": 0.5, "text": "One two."},
+            "b": {"speaker_id": "1", "seconds": 1.5, "text": "one two", "inline": True},
+            "c": {"speaker_id": 2, "seconds": 1.0, "text": "three"},
+        },
+    )
+    stats = describe(path)
+    assert (stats.utterances, stats.seconds, stats.shortest, stats.longest) == (3, 3.0, 0.5, 1.5)
+    assert (stats.speakers, stats.words, stats.distinct_texts) == (2, 5, 2)

@@ -1,0 +1,381 @@
+"""One experiment, end to end, on a tiny model of a toy language."""
+
+import json
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from lora.config import ExperimentConfig
+from lora.errors import AdapterError
+from lora.files import sha256_file
+from lora.model.adapters import load_adapter
+from lora.model.load import load_bundle
+from lora.runners.experiment import run_experiment
+from lora.runners.provenance import command_of
+from lora.scripts import experiment
+from lora.scripts.cli import parse_options
+
+CPU = torch.device("cpu")
+ARTIFACTS = {
+    "experiment_metrics.json",
+    "history.jsonl",
+    "samples.jsonl",
+    "report.md",
+    "config.yaml",
+    "lora_adapter",
+    "processor",
+}
+KEYS = """
+    schema_version run_id command config seed device dtype base_model.id base_model.sha256 base_model.family
+    adapter.method adapter.rank adapter.alpha adapter.target_modules adapter.trainable_parameters adapter.delta_norm
+    manifests.train.path manifests.train.sha256 manifests.train.utterances manifests.train.seconds
+    manifests.domain.path manifests.domain.sha256 manifests.domain.utterances manifests.domain.seconds
+    manifests.guardrails.0.path manifests.guardrails.0.sha256 manifests.guardrails.0.utterances
+    manifests.guardrails.0.seconds
+    baseline_wer tuned_wer baseline_cer tuned_cer baseline_eval_loss tuned_eval_loss
+    domain.baseline domain.tuned domain.delta domain.ci95 domain.relative_reduction
+    guardrails.0.name guardrails.0.baseline guardrails.0.tuned guardrails.0.delta guardrails.0.ci95
+    headroom.baseline_wer alignment_check.passed alignment_check.aligned_loss alignment_check.misaligned_loss
+    efficacy.delta_norm efficacy.outputs_changed
+    train.steps train.seconds train.audio_seconds train.first_loss train.final_loss train.stopped_by
+    verdict.decision verdict.reasons versions.torch versions.transformers versions.peft git_commit
+""".split()
+
+
+@pytest.fixture(scope="module")
+def job(
+    toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> ExperimentConfig:
+    """A job of four steps; its manifests share no clip."""
+    data = tmp_path_factory.mktemp("data")
+    counts = {"train": 24, "replay": 12, "domain": 10, "guardrail": 8, "dev": 6, "guard_dev": 6}
+    paths = {
+        name: write_toy_manifest(data / f"{name}.jsonl", count=count, seed=seed)
+        for seed, (name, count) in enumerate(counts.items(), start=10)
+    }
+    return ExperimentConfig(
+        output_dir=data / "never",
+        model_id=str(toy_checkpoint),
+        dataset_path=paths["train"],
+        replay_manifest=paths["replay"],
+        manifest_path=paths["domain"],
+        guardrail_manifest=[paths["guardrail"]],
+        validation_manifest=paths["dev"],
+        guardrail_validation_manifest=paths["guard_dev"],
+        max_steps=4,
+        eval_interval=2,
+        batch_seconds=8.0,
+        rank=4,
+        device="cpu",
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(job: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run_experiment(replace(job, output_dir=folder))
+    return folder
+
+
+def read_metrics(folder: Path) -> Any:
+    return json.loads((folder / "experiment_metrics.json").read_text())
+
+
+def read_rows(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def arguments(job: ExperimentConfig, output: Path, **changes: Any) -> list[str]:
+    """Return the command line of a job."""
+    words = shlex.split(command_of("experiment", replace(job, output_dir=output, **changes)))
+    return words[2:]
+
+
+def assert_refused(
+    words: list[str], output: Path, capsys: pytest.CaptureFixture[str], *messages: str, code: int = 2
+) -> None:
+    """Run the command and check its exit code, its message, and that it left no output folder, whole or partial."""
+    assert experiment.main(words) == code
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1
+    for message in messages:
+        assert message in error
+    left = [path.name for path in output.parent.iterdir() if path.name != ".cache"] if output.parent.exists() else []
+    assert left == []
+
+
+def test_a_run_leaves_every_artifact_and_every_key(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} >= ARTIFACTS
+    assert [path.name for path in finished.parent.iterdir() if path != finished] == [".cache"]
+    metrics = read_metrics(finished)
+    for key in KEYS:
+        value: Any = metrics
+        for part in key.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+    assert metrics["train"]["steps"] == 4
+    assert metrics["alignment_check"]["passed"] is True
+    assert metrics["efficacy"]["switched_off_equals_baseline"] is True
+
+
+def test_samples_join_references_and_hypotheses_by_id_and_add_up(finished: Path, job: ExperimentConfig) -> None:
+    metrics, rows = read_metrics(finished), read_rows(finished / "samples.jsonl")
+    domain = [row for row in rows if row["set"] == "domain"]
+    references = {row["id"]: row["text"] for row in read_rows(job.manifest_path)}
+    assert {row["id"]: row["reference"] for row in domain} == references
+    assert len([row for row in rows if row["set"] == "guardrail"]) == 8
+    words = sum(row["words"] for row in domain)
+    assert metrics["baseline_wer"] == pytest.approx(sum(row["baseline_errors"] for row in domain) / words)
+    assert metrics["tuned_wer"] == pytest.approx(sum(row["tuned_errors"] for row in domain) / words)
+    assert metrics["domain"]["delta"] == pytest.approx(metrics["tuned_wer"] - metrics["baseline_wer"])
+    assert metrics["efficacy"]["outputs_changed"] == sum(row["baseline"] != row["tuned"] for row in domain)
+
+
+def test_the_history_has_a_row_for_every_step_and_evaluation(finished: Path) -> None:
+    rows = read_rows(finished / "history.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in rows if "eval" in row] == [0, 2, 4]
+    assert {"validation_wer", "guardrail_wer"} <= set(rows[0]["eval"])
+
+
+def test_the_report_opens_with_the_verdict(finished: Path) -> None:
+    head = (finished / "report.md").read_text()[:1500]
+    assert read_metrics(finished)["verdict"]["decision"] in head.lower()
+
+
+def test_two_runs_of_one_seed_have_the_same_metrics_and_adapter_bytes(
+    finished: Path, job: ExperimentConfig, tmp_path: Path
+) -> None:
+    run_experiment(replace(job, output_dir=tmp_path / "again"))
+    first, second = read_metrics(finished), read_metrics(tmp_path / "again")
+    for metrics in (first, second):
+        del metrics["run_id"], metrics["command"], metrics["config"]["output_dir"]
+        del metrics["seconds"], metrics["train"]["seconds"], metrics["times"]
+    assert first == second
+    for name in ("lora_adapter/adapter_model.safetensors", "samples.jsonl", "history.jsonl"):
+        assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_another_seed_trains_another_adapter(finished: Path, job: ExperimentConfig, tmp_path: Path) -> None:
+    run_experiment(replace(job, output_dir=tmp_path / "other", seed=43, max_steps=1))
+    name = "lora_adapter/adapter_model.safetensors"
+    assert sha256_file(finished / name) != sha256_file(tmp_path / "other" / name)
+
+
+def test_the_saved_adapter_belongs_to_its_base_alone(
+    finished: Path, job: ExperimentConfig, checkpoints: dict[str, Path]
+) -> None:
+    _, record = load_adapter(load_bundle(job.model_id, CPU), finished / "lora_adapter")
+    assert record.base_sha256 == read_metrics(finished)["base_model"]["sha256"]
+    other = load_bundle(str(checkpoints["moonshine"]), CPU)
+    with pytest.raises(AdapterError) as caught:
+        load_adapter(other, finished / "lora_adapter")
+    assert other.sha256 in str(caught.value)
+    assert record.base_sha256 in str(caught.value)
+
+
+def test_the_recorded_command_and_config_repeat_the_run(finished: Path, job: ExperimentConfig) -> None:
+    config = replace(job, output_dir=finished)
+    words = shlex.split(read_metrics(finished)["command"])
+    assert words[:2] == ["moonshine-lora", "experiment"]
+    assert parse_options(experiment.COMMAND, words[2:]) == config
+    assert parse_options(experiment.COMMAND, ["--config", str(finished / "config.yaml")]) == config
+
+
+def test_verdict_and_paths_are_printed_last(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert experiment.main(arguments(job, tmp_path / "run", max_steps=1)) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith("verdict: ")
+    paths = [Path(line) for line in rest if not line.startswith("  - ")]
+    assert rest[-len(paths) :] == [str(path) for path in paths]
+    assert all(path.exists() for path in paths)
+    assert {"lora_adapter", "processor", "experiment_metrics.json", "report.md"} <= {path.name for path in paths}
+
+
+def test_the_streaming_family_runs_on_cached_states_and_splits_its_own_development_set(
+    job: ExperimentConfig, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    metrics = run_experiment(
+        replace(
+            job,
+            output_dir=tmp_path / "run",
+            model_id=str(checkpoints["moonshine_streaming"]),
+            targets="decoder",
+            alignment_check=False,
+            replay_manifest=None,
+            validation_manifest=None,
+            guardrail_validation_manifest=None,
+            max_steps=2,
+        )
+    )
+    assert metrics["base_model"]["family"] == "moonshine_streaming"
+    assert all(".decoder." in name for name in metrics["adapter"]["target_modules"])
+    held_out = metrics["manifests"]["development"]["domain_dev"]
+    assert metrics["manifests"]["train"]["utterances"] + held_out == 24
+    assert metrics["alignment_check"]["passed"] is False  # a random model; the run was told to go on
+
+
+def test_a_misaligned_objective_stops_the_run_with_code_3(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(job, tmp_path / "run", objective="misaligned")
+    assert_refused(words, tmp_path / "run", capsys, "alignment check: the training objective is not", code=3)
+
+
+def test_long_training_clips_are_left_out_and_counted(job: ExperimentConfig, tmp_path: Path) -> None:
+    rows = read_rows(job.dataset_path)
+    samples = [soundfile.info(job.dataset_path.parent / row["audio"]).frames for row in rows]
+    limit = sorted(samples)[11] / 16_000
+    metrics = run_experiment(replace(job, output_dir=tmp_path / "run", max_seconds=limit, max_steps=1))
+    assert metrics["manifests"]["train"]["utterances"] == sum(count / 16_000 <= limit for count in samples)
+    replay = metrics["manifests"]["replay"]["utterances"]
+    assert metrics["manifests"]["train"]["left_out"] == 36 - metrics["manifests"]["train"]["utterances"] - replay
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def good_row(number: int) -> dict[str, Any]:
+    wave = np.random.default_rng(number).normal(0, 0.05, 4_000).round(4)
+    return {"id": f"r{number}", "audio": wave.tolist(), "text": "one two"}
+
+
+def test_a_missing_manifest_is_refused(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = arguments(job, tmp_path / "out" / "run", dataset_path=tmp_path / "missing.jsonl")
+    assert_refused(words, tmp_path / "out" / "run", capsys, "missing.jsonl: no such manifest")
+
+
+def test_every_fault_of_every_manifest_is_listed_with_its_line(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[Any] = [good_row(number) for number in range(20)]
+    rows[16] = '{"audio": [0.1, "text": "one"}'
+    rows[3]["text"] = "  "
+    rows[5] = '{"audio": [0.1, NaN], "text": "one"}'
+    train = write_rows(tmp_path / "in" / "train.jsonl", rows)
+    domain = write_rows(tmp_path / "in" / "domain.jsonl", [good_row(1), {"audio": "gone.wav", "text": "one"}])
+    output = tmp_path / "out" / "run"
+    assert_refused(
+        arguments(job, output, dataset_path=train, manifest_path=domain),
+        output,
+        capsys,
+        "train.jsonl:17: not valid JSON",
+        "train.jsonl:4: text is empty",
+        "train.jsonl:6: not valid JSON (the number NaN is not allowed)",
+        "domain.jsonl:2: audio file 'gone.wav' does not exist",
+    )
+
+
+def test_every_unusable_clip_of_every_manifest_is_listed(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "text.wav").write_text("this is not audio\n")
+    samples = np.zeros(8_000, dtype=np.float32)
+    samples[100] = np.nan
+    soundfile.write(folder / "nan.wav", samples, 16_000, subtype="FLOAT")
+    train = write_rows(folder / "train.jsonl", [good_row(1), {"audio": "text.wav", "text": "one"}])
+    domain = write_rows(
+        folder / "domain.jsonl", [{"audio": "nan.wav", "text": "one"}, good_row(2) | {"text": "one </s>"}]
+    )
+    output = tmp_path / "out" / "run"
+    assert_refused(
+        arguments(job, output, dataset_path=train, manifest_path=domain),
+        output,
+        capsys,
+        "train.jsonl:2: text.wav: cannot be decoded as audio",
+        "domain.jsonl:1: 1 of 8000 samples are NaN or infinite",
+        "domain.jsonl:2: text 'one </s>' spells the model's start or end token",
+    )
+
+
+def test_values_out_of_range_are_listed_together(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out" / "run"
+    words = arguments(job, output, max_steps=0, learning_rate=7.0)
+    assert_refused(words, output, capsys, "max_steps: got 0", "learning_rate: got 7.0")
+
+
+def test_an_unknown_key_in_a_config_file_is_refused_with_the_nearest_right_one(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "in" / "job.yaml"
+    config.parent.mkdir()
+    config.write_text("learning_rat: 1e-4\nmax_stepz: 3\n")
+    output = tmp_path / "out" / "run"
+    words = [*arguments(job, output), "--config", str(config)]
+    assert_refused(words, output, capsys, "did you mean learning_rate?", "did you mean max_steps?")
+
+
+def test_mps_on_a_machine_without_it_is_refused(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    output = tmp_path / "out" / "run"
+    assert_refused(arguments(job, output, device="mps"), output, capsys, "--device mps: MPS exists on Apple Silicon")
+
+
+def test_the_same_audio_in_training_and_evaluation_is_refused(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out" / "run"
+    words = arguments(job, output, manifest_path=job.dataset_path)
+    assert_refused(words, output, capsys, "share clips", "the same audio is in training: 'toy-10-0'", "--allow-leakage")
+
+
+def test_guardrails_need_names_of_their_own(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out" / "run"
+    taken = tmp_path / "domain_dev.jsonl"
+    words = arguments(job, output, guardrail_manifest=[*job.guardrail_manifest, taken])
+    assert_refused(words, output, capsys, "file names guardrail, domain_dev; expected different names")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "parent", "inputs"])
+def test_an_output_folder_is_never_put_in_the_place_of_something_else(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    output, changes, message = tmp_path / "run", {}, "exists and is not the folder of a finished run"
+    if kind == "file":
+        output.write_text("precious")
+        message = "is a file; expected a folder"
+    elif kind == "parent":
+        (tmp_path / "above").write_text("precious")
+        output, message = tmp_path / "above" / "run", "above: is a file; expected a folder"
+    else:
+        output.mkdir()
+        (output / "notes.txt").write_text("precious")
+    if kind == "inputs":
+        (output / "experiment_metrics.json").write_text("{}")
+        changes = {"dataset_path": write_rows(output / "train.jsonl", [good_row(1)])}
+        message = "train.jsonl: lies in the output folder, which is replaced"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert experiment.main(arguments(job, output, **changes)) == 2
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_is_replaced_as_a_whole(job: ExperimentConfig, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / "experiment_metrics.json").write_text("{}")
+    (output / "old.txt").write_text("old")
+    run_experiment(replace(job, output_dir=output, max_steps=1))
+    assert not (output / "old.txt").exists()
+    assert {path.name for path in output.iterdir()} >= ARTIFACTS

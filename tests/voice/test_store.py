@@ -1,0 +1,227 @@
+"""What is kept: history, training data, prompts, differences, latencies, options."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lora_cli.adapting import check_enough, option_words, parse_progress, write_parts
+from lora_cli.diff import plain_difference, word_difference
+from lora_cli.events import AdaptProgress
+from lora_cli.latency import LatencyLog, percentile
+from lora_cli.options import DEFAULT_KEYS, adapter_names, read_keys
+from lora_cli.store import Entry, Store
+from lora_cli.teaching import digit_prompts, read_prompts
+from lora_cli.wav import WavWriter
+
+from lora.config import PreprocessConfig
+from lora.data.manifest import read_manifest
+from lora.errors import ConfigError, InputError
+
+
+def add_take(store: Store, pcm: bytes) -> Entry:
+    take_id, path = store.new_take()
+    writer = WavWriter(path, 16_000)
+    writer.write(pcm)
+    writer.close()
+    entry = Entry(take_id, "2026-01-02T03:04:05+00:00", path.name, len(pcm) / 32_000, {"base": "one too"})
+    store.put(entry)
+    return entry
+
+
+def test_a_correction_becomes_a_row_that_the_projects_commands_read(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    entry = add_take(store, tone)
+    store.correct(entry.id, " one  two ")
+    (utterance,) = read_manifest(store.manifest_path).utterances
+    assert (utterance.id, utterance.text, utterance.speaker_id) == (entry.id, "one two", "ada")
+    assert utterance.extra["origin"] == "corrected"
+    assert utterance.extra["time"] == entry.time
+    assert utterance.extra["heard"] == {"base": "one too"}
+    assert len(utterance.load(PreprocessConfig())) == 16_000
+    assert store.entries()[0].corrected == "one two"
+
+
+def test_a_second_correction_replaces_the_first_and_keeps_its_part(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    entries = [add_take(store, tone) for _ in range(8)]
+    for entry in entries:
+        store.correct(entry.id, "one")
+    store.correct(entries[3].id, "two")
+    rows = {row["id"]: row for row in store.taught_rows()}
+    assert len(rows) == 8
+    assert [rows[entry.id]["part"] for entry in entries] == ["train", "train", "train", "heldout"] * 2
+    assert rows[entries[3].id]["text"] == "two"
+
+
+def test_a_text_without_words_is_not_taught(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    entry = add_take(store, tone)
+    with pytest.raises(InputError, match="at least one word"):
+        store.correct(entry.id, " ... ")
+    assert not store.manifest_path.exists()
+
+
+def test_what_was_taught_outlives_its_take(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    entry = add_take(store, tone)
+    store.correct(entry.id, "one")
+    store.delete(entry.id)
+    assert not store.wav_path(entry).exists()
+    assert len(read_manifest(store.manifest_path)) == 1
+
+
+def test_the_history_is_there_again_at_the_next_visit(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    entry = add_take(store, tone)
+    assert Store(data_dir, speaker="ada").entries() == [entry]
+
+
+def test_a_damaged_history_names_its_line(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    add_take(store, tone)
+    with store.history_path.open("a", encoding="utf-8") as file:
+        file.write("{broken\n")
+    with pytest.raises(InputError, match=r"history\.jsonl:2"):
+        Store(data_dir, speaker="ada")
+
+
+def test_private_recordings_of_a_killed_app_are_removed_by_the_next(data_dir: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from lora_cli.store import Store\n"
+        "print(Store(Path(sys.argv[1]), speaker='a', keep_history=False).takes_dir, flush=True); os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(data_dir)], capture_output=True, text=True, check=False)
+    left = Path(done.stdout.strip())
+    assert left.is_dir()
+    Store(data_dir, speaker="a", keep_history=False).close()
+    assert not left.exists()
+
+
+def test_a_blind_score_counts_wins_by_voice(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    from dataclasses import replace
+
+    for winner in ("tuned", "tuned", "base", "same", None):
+        store.put(replace(add_take(store, tone), vote=winner))
+    assert store.score() == {"tuned": 2, "base": 1, "same": 1}
+
+
+def test_prompts_hold_every_digit_about_equally_often() -> None:
+    prompts = digit_prompts(40, seed=3)
+    words = " ".join(prompts.prompts).split()
+    counts = [words.count(word) for word in set(words)]
+    assert len(counts) == 10
+    assert max(counts) - min(counts) <= 2
+    assert all(3 <= len(prompt.split()) <= 7 for prompt in prompts.prompts)
+
+
+def test_a_list_of_words_is_mixed_and_a_list_of_sentences_is_not(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("alpha\nbravo\ncharlie\n", encoding="utf-8")
+    (tmp_path / "lines.txt").write_text("Cleared to land.\n\nHold short, please.\n", encoding="utf-8")
+    assert len(read_prompts(tmp_path / "words.txt", 5, seed=0).prompts) == 5
+    lines = read_prompts(tmp_path / "lines.txt", 5, seed=0)
+    assert lines.prompts == ("Cleared to land.", "Hold short, please.")
+    lines.advance()
+    lines.advance()
+    assert lines.current is None
+
+
+def test_an_empty_prompt_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n...\n", encoding="utf-8")
+    with pytest.raises(InputError, match="no words"):
+        read_prompts(tmp_path / "empty.txt", 5, seed=0)
+
+
+def test_a_difference_is_readable_without_colour() -> None:
+    shown = plain_difference(word_difference("four fife six", "four five six seven"))
+    assert shown == "four [-fife-] {+five+} six {+seven+}"
+
+
+@given(st.text(alphabet="ab ", max_size=20), st.text(alphabet="ab ", max_size=20))
+def test_a_difference_holds_both_texts(heard: str, right: str) -> None:
+    pieces = word_difference(heard, right)
+    old = [word for piece in pieces if piece.change != "added" for word in piece.text.split()]
+    new = [word for piece in pieces if piece.change != "removed" for word in piece.text.split()]
+    assert (old, new) == (heard.split(), right.split())
+
+
+def test_percentiles_are_measured_values() -> None:
+    values = [float(number) for number in range(1, 21)]
+    assert (percentile(values, 0.5), percentile(values, 0.95)) == (10.0, 19.0)
+    assert percentile([], 0.5) is None
+
+
+def test_latency_fits_half_of_eighty_columns() -> None:
+    log = LatencyLog()
+    assert log.line("base", wide=False) == ""
+    log.voice("base").first_s += [0.21, 0.45]
+    log.voice("base").final_s += [0.1, 0.3]
+    log.voice("base").rtf += [0.05]
+    assert log.line("base", wide=False) == "first .21/.45 final .10/.30 RTF .05"
+
+
+def test_adapters_are_named_after_their_runs() -> None:
+    folders = [Path("/a/radio/lora_adapter"), Path("/b/radio/lora_adapter"), Path("/c/base")]
+    assert adapter_names(folders) == ["radio", "radio-2", "base-2"]
+
+
+def test_keys_can_be_rebound_and_faults_are_all_named(tmp_path: Path) -> None:
+    path = tmp_path / "keys.yaml"
+    path.write_text("talk: [enter, f5]\ncopy: x\n", encoding="utf-8")
+    keys = read_keys(path)
+    assert (keys["talk"], keys["copy"], keys["teach"]) == (("enter", "f5"), ("x",), DEFAULT_KEYS["teach"])
+    path.write_text("tlak: enter\ncopy: t\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        read_keys(path)
+    assert len(caught.value.problems) == 2
+
+
+def test_adapting_on_too_little_says_how_much_is_missing(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    for _ in range(4):
+        store.correct(add_take(store, tone).id, "one")
+    with pytest.raises(InputError, match="4 takes taught; 8 more"):
+        check_enough(store)
+
+
+def test_held_out_takes_are_never_in_the_training_manifest(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    for _ in range(12):
+        store.correct(add_take(store, tone).id, "one")
+    train, held_out = (read_manifest(path) for path in write_parts(store))
+    assert (len(train), len(held_out)) == (9, 3)
+    assert not {row.id for row in train.utterances} & {row.id for row in held_out.utterances}
+
+
+def test_progress_lines_are_told_from_other_lines() -> None:
+    line = json.dumps({"stage": "training", "done": 3, "total": 9, "detail": "training, loss 0.5"})
+    assert parse_progress(line) == AdaptProgress("training", 3, 9, "training, loss 0.5")
+    assert parse_progress("base model builtin:digits") is None
+    assert parse_progress('{"other": 1}') is None
+
+
+def test_a_persons_own_training_options_win(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("max_steps: 7\nmodel_id: x\n", encoding="utf-8")
+    words = option_words(tmp_path / "mine.yaml")
+    assert words[:2] == ["--config", str(tmp_path / "mine.yaml")]
+    assert "--max-steps" not in words
+    assert "--eval-interval" in words
+
+
+def test_a_full_disk_leaves_the_last_good_history(data_dir: Path, tone: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(data_dir, speaker="ada")
+    entry = add_take(store, tone)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        store.correct(entry.id, "one")
+    monkeypatch.undo()
+    assert Store(data_dir, speaker="ada").entries() == [entry]
