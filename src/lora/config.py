@@ -127,6 +127,11 @@ class ExperimentConfig:
         1.5, help="stop when the development WER exceeds this multiple of the baseline's"
     )
     guardrail_budget: float = option(0.01, help="WER that a guardrail may lose, as a fraction (0.01 is one point)")
+    selection_budget: float = option(
+        0.003,
+        help="WER that the guardrail's development set may lose before a state is held back; less than the "
+        "guardrail budget, because a development set is small and the kept state is the luckiest of several",
+    )
     objective: Literal["aligned", "misaligned"] = option(
         "aligned", help="training objective; misaligned exists to measure what the alignment check prevents"
     )
@@ -170,6 +175,7 @@ class ExperimentConfig:
             ("eval_interval", 1, 10_000_000),
             ("wer_stop_threshold", 1.0, 1e6),
             ("guardrail_budget", 0.0, 1.0),
+            ("selection_budget", 0.0, 1.0),
             ("max_seconds", 0.5, 3600.0),
             ("tokens_per_second", 0.1, 1000.0),
             ("eval_batch_seconds", 1.0, 1e6),

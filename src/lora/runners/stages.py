@@ -218,7 +218,7 @@ def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str
     penalised = wer
     if data.guardrail_dev is not None:
         guard = scores["guardrail_dev"].wer() or 0.0
-        excess = guard - (baseline["guardrail_dev"].wer() or 0.0) - run.config.guardrail_budget
+        excess = guard - (baseline["guardrail_dev"].wer() or 0.0) - run.config.selection_budget
         penalised += OVER_BUDGET_WEIGHT * max(excess, 0.0)
         record["guardrail_wer"] = guard
     console.print(
