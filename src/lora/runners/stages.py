@@ -14,6 +14,7 @@ from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
 from lora.errors import ConfigError, SetupError
+from lora.evaluation.intervals import minimum_detectable_difference
 from lora.evaluation.score import SetScore, score_baseline, score_set
 from lora.files import write_jsonl
 from lora.model.adapters import (
@@ -71,7 +72,11 @@ def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:
         with progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples)) as report:
             score, cached = score_baseline(run.recognizer, evaluation_set, run.cache_dir, report)
         scores[evaluation_set.name] = score
-        console.print(f"  {evaluation_set.name}: WER {percent(score.wer())}{' (cached)' if cached else ''}")
+        smallest = minimum_detectable_difference(score.counts(), clusters=evaluation_set.speakers)
+        console.print(
+            f"  {evaluation_set.name}: WER {percent(score.wer())}{' (cached)' if cached else ''}; "
+            f"can show a change of {'unknown' if smallest is None else f'{100 * smallest:.1f} points'}"
+        )
     headroom = assess_headroom(scores["domain"].wer(), DecisionRule())
     if not headroom.enough:
         console.print(f"warning: {headroom.message}")
