@@ -2,8 +2,8 @@
 
     make lock            # the same as: .venv/bin/python requirements/lock.py
 
-uv resolves `pyproject.toml` and the workspace's members once for all platforms and Python versions. The result is split so that
-an install can choose its PyTorch build:
+uv resolves `pyproject.toml` and the workspace's members once for all platforms and Python versions. The
+result is split so that an install can choose its PyTorch build:
 
     torch.lock   PyTorch alone, with the hashes of every build of it that this machine can see
     base.lock    what the package needs, without PyTorch

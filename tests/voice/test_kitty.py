@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_cli.ui.kitty import KeyRelease, ReleaseParser, ReleasesReported
 from textual import events
@@ -50,6 +50,7 @@ def test_the_terminals_answer_says_whether_releases_are_reported() -> None:
     assert parsed("\x1b[?1u") == []
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789:;u~A\x1b[?<M", max_size=30))
 def test_no_sequence_of_a_terminal_escapes_the_parser(tail: str) -> None:
     parser = ReleaseParser()

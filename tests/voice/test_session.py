@@ -1,6 +1,6 @@
 """The session's rules, without audio, threads or a clock."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_cli.session import (
     Cancel,
@@ -124,6 +124,7 @@ EVENTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(EVENTS)
 def test_takes_begin_and_end_in_turn_whatever_happens(script: list[tuple[float, str]]) -> None:
     state, now, running, ended = State(), 0.0, False, 0
@@ -154,6 +155,7 @@ def test_takes_begin_and_end_in_turn_whatever_happens(script: list[tuple[float, 
         assert 0 <= state.pending <= ended
 
 
+@settings(deadline=None)
 @given(EVENTS)
 def test_no_take_outlives_the_cap(script: list[tuple[float, str]]) -> None:
     state, now = LISTENING, 0.0

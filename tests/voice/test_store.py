@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_cli.adapting import check_enough, option_words, parse_progress, write_parts
 from lora_cli.diff import plain_difference, word_difference
@@ -142,6 +142,7 @@ def test_a_difference_is_readable_without_colour() -> None:
     assert shown == "four [-fife-] {+five+} six {+seven+}"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab ", max_size=20), st.text(alphabet="ab ", max_size=20))
 def test_a_difference_holds_both_texts(heard: str, right: str) -> None:
     pieces = word_difference(heard, right)

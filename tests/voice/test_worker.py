@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random base model with two adapters."""
     folder = tmp_path_factory.mktemp("voice")
-    processor = build_processor()
+    processor = build_processor(("one", "two"))
     model = build_model(
         "moonshine",
         vocab_size=len(processor.tokenizer),

@@ -1,0 +1,240 @@
+"""Adapting: the project's own experiment on what was taught, in a process of its own.
+
+Every fourth taught take is held out and gives the verdict; the others train. The guardrail is a manifest
+of the person's, or clean synthetic digits, which the builtin model reads well.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora.errors import InputError, LoraError, SetupError
+from lora.files import read_json, write_jsonl
+from lora.units import JsonObject
+from lora_cli.events import AdaptFinished, AdaptProgress
+from lora_cli.store import Store
+
+MIN_TRAIN, MIN_HELD_OUT = 9, 3
+NICE = 10
+CANCEL_WAIT_S = 5
+DEFAULTS: dict[str, Any] = {
+    "max_steps": 80,
+    "eval_interval": 20,
+    "batch_seconds": 40,
+    "validation_fraction": 0.2,
+    "learning_rate": 0.0005,
+    "rank": 16,
+}
+"""Options of `moonshine-lora experiment` for a few minutes of one voice; `--adapt-config` overrides each."""
+SYNTHETIC = {
+    "guardrail": ("test", 120, 61),
+    "guardrail_dev": ("validation", 60, 62),
+    "replay": ("train", 200, 63),
+}
+"""Manifest to its split, number of clips and seed."""
+
+Emit = Callable[[AdaptProgress | AdaptFinished], None]
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """What to adapt, and against what.
+
+    Attributes:
+        guardrail: evaluation manifest that must not get worse; synthetic digits unless given.
+        config: YAML file of further experiment options.
+    """
+
+    model_id: str
+    guardrail: Path | None = None
+    config: Path | None = None
+
+
+class Adaptation:
+    """One training run, started by `start`, watched through `emit`.
+
+    `emit` is called on the run's own thread.
+    """
+
+    def __init__(self, store: Store, settings: AdaptSettings, emit: Emit) -> None:
+        self._store, self._settings, self._emit = store, settings, emit
+        self._process: subprocess.Popen[str] | None = None
+        self._cancelled = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="adaptation", daemon=True)
+
+    def start(self) -> None:
+        """Start.
+
+        Raises:
+            InputError: too little was taught; the message says how much is missing.
+        """
+        check_enough(self._store)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Tell whether it still runs."""
+        return self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """Stop it. Nothing is left of the run: its folder appears only at the end."""
+        self._cancelled.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=CANCEL_WAIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _run(self) -> None:
+        try:
+            self._emit(self._adapt())
+        except (LoraError, OSError) as error:
+            reason = "cancelled" if self._cancelled.is_set() else str(error)
+            self._emit(AdaptFinished("failed", error=reason))
+
+    def _adapt(self) -> AdaptFinished:
+        self._emit(AdaptProgress("preparing"))
+        train, held_out = write_parts(self._store)
+        guardrails = self._guardrails()
+        output = next_run_dir(self._store.runs_dir)
+        words = ["experiment", "--output-dir", str(output), "--model-id", self._settings.model_id]
+        words += ["--dataset-path", str(train), "--manifest-path", str(held_out), *guardrails]
+        words += option_words(self._settings.config)
+        self._emit(AdaptProgress("starting"))
+        self._call(words)
+        return read_verdict(output)
+
+    def _guardrails(self) -> list[str]:
+        if self._settings.guardrail is not None:
+            return ["--guardrail-manifest", str(self._settings.guardrail)]
+        folder = self._store.runs_dir / "guardrail"
+        paths = {name: folder / f"{name}.jsonl" for name in SYNTHETIC}
+        for name, (split, samples, seed) in SYNTHETIC.items():
+            if not paths[name].exists():
+                words = ["build-manifest", "--source", "synthetic", "--voices", "en-us", "--split", split]
+                words += ["--samples", str(samples), "--seed", str(seed), "--output", str(paths[name])]
+                self._emit(AdaptProgress(f"making {name.replace('_', ' ')}"))
+                self._call(words)
+        return [
+            *("--guardrail-manifest", str(paths["guardrail"])),
+            *("--guardrail-validation-manifest", str(paths["guardrail_dev"])),
+            *("--replay-manifest", str(paths["replay"])),
+        ]
+
+    def _call(self, words: Sequence[str]) -> None:
+        """Run one of the project's commands and pass on its progress."""
+        if self._cancelled.is_set():
+            raise SetupError("cancelled")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lora", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=os.environ | {"MOONSHINE_LORA_PROGRESS": "json"},
+            start_new_session=True,
+        )
+        if hasattr(os, "setpriority"):
+            # Talking goes before training: recording and texts stay quick meanwhile.
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
+        tail: deque[str] = deque(maxlen=6)
+        with self._process as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                progress = parse_progress(line)
+                if progress is not None:
+                    self._emit(progress)
+                elif line.strip():
+                    tail.append(line.strip())
+        if process.returncode != 0:
+            raise SetupError("\n".join(tail) or f"{words[0]} ended without a word")
+
+
+def parse_progress(line: str) -> AdaptProgress | None:
+    """Return the progress that a line of the experiment's stderr reports, None for any other line."""
+    if not line.startswith("{"):
+        return None
+    try:
+        row = json.loads(line)
+        return AdaptProgress(str(row["stage"]), int(row["done"]), int(row["total"]), str(row["detail"]))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def check_enough(store: Store) -> None:
+    """Refuse to adapt on too little.
+
+    Raises:
+        InputError: how many takes are missing.
+    """
+    counts = store.taught_counts()
+    missing = max(MIN_TRAIN - counts.train, 0) + max(MIN_HELD_OUT - counts.heldout, 0)
+    if missing:
+        raise InputError(
+            f"{counts.train + counts.heldout} takes taught; {missing} more are needed to adapt and to judge it. "
+            "Correct takes, or read prompts."
+        )
+
+
+def write_parts(store: Store) -> tuple[Path, Path]:
+    """Write the training and the held-out manifest beside the taught one; return their paths."""
+    rows = store.taught_rows()
+    folder = store.manifest_path.parent
+    paths = folder / "train.jsonl", folder / "heldout.jsonl"
+    for path, part in zip(paths, ("train", "heldout"), strict=True):
+        write_jsonl(path, [row for row in rows if row["part"] == part])
+    return paths
+
+
+def next_run_dir(runs_dir: Path) -> Path:
+    """Return the folder of the next run, `voice-001` and so on."""
+    numbers = [int(path.name[6:]) for path in runs_dir.glob("voice-*") if path.name[6:].isdigit()]
+    return runs_dir / f"voice-{max(numbers, default=0) + 1:03d}"
+
+
+def option_words(config: Path | None) -> list[str]:
+    """Return the experiment's options: the defaults here, and the person's file over them.
+
+    Raises:
+        InputError: the file cannot be read as a mapping.
+    """
+    given: Any = {}
+    words: list[str] = []
+    if config is not None:
+        try:
+            given = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"{config}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
+        if not isinstance(given, dict):
+            raise InputError(f"{config}: expected a mapping of experiment options to values.")
+        words += ["--config", str(config)]
+    for name, value in DEFAULTS.items():
+        if name not in given:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words
+
+
+def read_verdict(run_dir: Path) -> AdaptFinished:
+    """Return the verdict of a finished run."""
+    metrics: JsonObject = read_json(run_dir / "experiment_metrics.json")
+    verdict = metrics["verdict"]
+    return AdaptFinished(
+        decision=verdict["decision"],
+        reasons=tuple(verdict["reasons"]),
+        baseline_wer=metrics["baseline_wer"],
+        tuned_wer=metrics["tuned_wer"],
+        adapter_dir=str(run_dir / "lora_adapter"),
+        guardrails=tuple((item["name"], item["baseline"], item["tuned"]) for item in metrics["guardrails"]),
+    )

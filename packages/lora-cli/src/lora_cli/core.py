@@ -1,0 +1,339 @@
+"""The core: one thread that owns session, recorder and store, and speaks with microphone, model and shell.
+
+Everything that happens (a block of audio, a key, a text) comes through one queue, in order. Methods
+without an underscore may be called from any thread and return at once; messages for the shell leave through `emit`.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lora.errors import LoraError
+from lora.units import Seconds
+from lora_cli import events, session
+from lora_cli.commands import Commands
+from lora_cli.engine import Engine
+from lora_cli.holder import MicHolder
+from lora_cli.levels import SILENT_BELOW_DB
+from lora_cli.ports import Block, InputPort, MicError, Stream, read_pcm
+from lora_cli.recorder import MIN_TAKE_S, Recorder, Take
+from lora_cli.session import Event, Rules, State
+from lora_cli.store import Origin, Store
+from lora_cli.transcripts import Emit, Transcripts
+from lora_cli.vad import Endpoint, VoiceDetector
+
+TICK_S = 0.05
+METER_S = 0.08
+SILENT_AFTER_S = 2.0
+MAX_INBOX = 4000
+"""Two minutes of audio that could not be written yet; beyond that blocks are dropped and counted."""
+
+
+@dataclass(frozen=True)
+class CoreSettings:
+    """How the core records."""
+
+    rules: Rules = field(default_factory=Rules)
+    device: str | None = None
+    open_mic: bool = True
+    pre_roll_s: Seconds = 0.5
+    silence_s: Seconds = 1.0
+
+
+class VoiceCore(Commands):
+    """Runs a session until `stop`.
+
+    Args:
+        detector: makes the voice detector, on a thread of its own; it may raise a LoraError.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: InputPort,
+        engine: Engine,
+        store: Store,
+        emit: Emit,
+        settings: CoreSettings | None = None,
+        detector: Callable[[], VoiceDetector] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(clock)
+        self.settings = settings or CoreSettings()
+        self.store = store
+        self.state = State()
+        self.device = self.settings.device
+        self.transcripts = Transcripts(engine, store, emit, self._take_done, clock)
+        self._engine, self._emit, self._detector = engine, emit, detector
+        self._mic = MicHolder(port, self._put_block, self._report_lost, clock)
+        self._recorder = Recorder(
+            None,
+            pre_roll_s=self.settings.pre_roll_s,
+            endpoint=lambda: Endpoint(silence_s=self.settings.silence_s),
+        )
+        self._last_meter = 0.0
+        self._overflow = False
+        self._close_wanted = False
+        self._warned_silent = False
+        self._thread = threading.Thread(target=self._run, name="voice-core", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, the model process and, where the settings say so, the microphone."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Keep what is being recorded, then end everything."""
+        self._inbox.put(None)
+        self._thread.join(timeout=5)
+
+    def _put_block(self, block: Block) -> None:
+        """Take note of a block, on the driver's thread: no more than this."""
+        if self._inbox.qsize() < MAX_INBOX:
+            self._inbox.put(block)
+        else:
+            self._overflow = True
+
+    def _report_lost(self, stream: Stream, why: str) -> None:
+        self._inbox.put(lambda: self._lost(why) if self._mic.stream is stream else None)
+
+    # The thread.
+
+    def _run(self) -> None:
+        self._engine.start(lambda message: self._inbox.put(lambda: self.transcripts.on_message(message)))
+        if self.settings.open_mic:
+            self._step(session.MicSwitch(self._clock()))
+        self._tell_phase()
+        threading.Thread(target=self._load_detector, name="detector", daemon=True).start()
+        while True:
+            try:
+                item = self._inbox.get(timeout=TICK_S)
+            except queue.Empty:
+                self._tick()
+                continue
+            if item is None:
+                break
+            if isinstance(item, Block):
+                self._on_block(item)
+            else:
+                item()
+            self._tick()
+        if self._recorder.take is not None:
+            self._recorder.finish("quit", self._clock())
+            self._complete(self._recorder.close_take())
+        self._mic.close()
+        self._engine.stop()
+
+    def _load_detector(self) -> None:
+        """Load the voice detector beside the core: importing onnxruntime takes a while."""
+        if self._detector is None:
+            return
+        try:
+            detector = self._detector()
+        except LoraError as error:
+            self._say(f"{error} Takes will not end on silence.", "warning")
+            return
+        self._inbox.put(lambda: self._recorder.set_detector(detector))
+
+    def _step(self, event: Event) -> None:
+        before = self.state
+        self.state, actions = session.step(self.state, event, self.settings.rules)
+        for action in actions:
+            if not self._act(action, event.at):
+                self.state, _ = session.step(self.state, session.Refused(event.at), self.settings.rules)
+                break
+        if self.state.phase != before.phase or self.state.gesture != before.gesture or actions:
+            self._tell_phase()
+
+    def _act(self, action: session.Action, at: float) -> bool:
+        """Carry out one action; False where it cannot be done, which has been said then."""
+        match action:
+            case session.OpenMic():
+                return self._open()
+            case session.CloseMic():
+                self._close_wanted = self._recorder.take is not None
+                if not self._close_wanted:
+                    self._close()
+            case session.StartTake():
+                return self._start_take(at)
+            case session.FinishTake(reason):
+                self._recorder.finish(reason, at)
+                if self._mic.stream is None:
+                    self._complete(self._recorder.close_take())
+            case session.DiscardTake(reason):
+                self._discard(reason)
+        return True
+
+    def _tick(self) -> None:
+        now = self._clock()
+        if (why := self._mic.overdue()) is not None:
+            self._lost(why)
+        if self.state.recording:
+            self._step(session.Tick(now))
+        if self._mic.stream is not None and now - self._last_meter >= METER_S:
+            self._last_meter = now
+            self._tell_level(now)
+
+    # Microphone.
+
+    def _open(self) -> bool:
+        self._close_wanted = False
+        if self._mic.stream is not None:
+            return True
+        try:
+            stream = self._mic.open(self.device)
+        except MicError as error:
+            self._say(str(error), "error")
+            return False
+        self._recorder.opened(stream.rate_hz)
+        return True
+
+    def _close(self) -> None:
+        self._close_wanted = False
+        self._mic.close()
+        self._recorder.opened(self._recorder.rate_hz)
+
+    def _lost(self, why: str) -> None:
+        self._close()
+        self._say(f"{why} Choose a microphone with F2.", "error")
+        if self._recorder.closing:
+            self._complete(self._recorder.close_take())
+        self._step(session.MicLost(self._clock()))
+        self._tell_phase()
+
+    def _choose_device(self, name: str | None) -> None:
+        if self.state.recording:
+            self._say("Finish or throw away the recording before changing the microphone.", "warning")
+            return
+        self.device = name
+        self._close()
+        self.state = replace(self.state, mic_open=False)
+        self._step(session.MicSwitch(self._clock()))
+
+    def _on_block(self, block: Block) -> None:
+        if self._mic.stream is None:
+            return
+        if self._overflow:
+            block, self._overflow = replace(block, lost=True), False
+        running = self._recorder.take
+        try:
+            pushed = self._recorder.push(block)
+        except OSError as error:
+            where = running.path if running is not None else self.store.takes_dir
+            self._lost(f"{where}: cannot be written ({error.strerror}). What was written before is kept there.")
+            return
+        if pushed.added and running is not None:
+            self.transcripts.feed(running, pushed.added)
+        if pushed.finished is not None:
+            self._complete(pushed.finished)
+        elif pushed.speech_ended:
+            self._step(session.SpeechEnded(self._clock()))
+
+    # Takes.
+
+    def _start_take(self, at: float) -> bool:
+        if self._recorder.closing:
+            self._complete(self._recorder.close_take())
+        take_id, path = self.store.new_take()
+        try:
+            take = self._recorder.start(take_id, path, at)
+        except OSError as error:
+            self._say(f"{path}: cannot be written ({error.strerror}). Free space, or give --data-dir.", "error")
+            return False
+        self._warned_silent = False
+        self.transcripts.begin(take)
+        self._emit(events.TakeStarted(take_id, str(path)))
+        return True
+
+    def _discard(self, reason: session.Reason) -> None:
+        take = self._recorder.discard()
+        if take is not None:
+            self.transcripts.discard(take)
+            self._emit(events.TakeDiscarded(take.id, reason))
+
+    def _complete(self, take: Take | None) -> None:
+        if self._close_wanted:
+            self._close()
+        if take is None:
+            return
+        if take.seconds < MIN_TAKE_S:
+            take.path.unlink(missing_ok=True)
+            self.transcripts.discard(take)
+            self._emit(events.TakeDiscarded(take.id, take.reason or "key"))
+            self._say(f"{take.seconds:.1f} s is too short to be a recording.", "warning")
+            self._take_done()
+            return
+        if take.clipped > max(8, len(take.pcm) // 2 // 2000):
+            self._say("The recording clips: turn the microphone's level down, or move away from it.", "warning")
+        if take.peak_db < SILENT_BELOW_DB:
+            self._warn_silent()
+        if take.dropped:
+            self._say(f"{take.dropped} gap(s) in the recording: the machine was too busy for all of it.", "warning")
+        self.transcripts.finish(take)
+
+    def _warn_silent(self) -> None:
+        if not self._warned_silent:
+            self._warned_silent = True
+            name = self._mic.name or "the microphone"
+            self._say(f"{name}: silence. Is it muted? Unmute it, or choose another with F2.", "warning")
+
+    def _run_again(self, take_id: str, voices: Sequence[str] | None) -> None:
+        entry = self.store.entry(take_id)
+        if entry is None:
+            return
+        try:
+            pcm, rate_hz = read_pcm(self.store.wav_path(entry))
+        except LoraError as error:
+            self._say(str(error), "error")
+            return
+        if self.transcripts.run_again(entry, pcm, rate_hz, voices or self.transcripts.shown):
+            self.state = replace(self.state, pending=self.state.pending + 1)
+            self._tell_phase()
+
+    def _teach(self, take_id: str, text: str, origin: Origin) -> None:
+        try:
+            self.store.correct(take_id, text, origin)
+        except (LoraError, OSError) as error:
+            self._say(f"Not saved: {error}", "error")
+            return
+        self._emit(events.HistoryChanged(take_id))
+
+    def _vote(self, take_id: str, winner: str) -> None:
+        entry = self.store.entry(take_id)
+        if entry is not None:
+            self.store.put(replace(entry, vote=winner))
+            self._emit(events.HistoryChanged(take_id))
+
+    def _delete(self, take_id: str) -> None:
+        self.store.delete(take_id)
+        self._emit(events.HistoryChanged(take_id))
+
+    def _choose_voice(self, name: str | None) -> None:
+        self.transcripts.choose(name)
+
+    def _load_adapter(self, folder: Path, name: str) -> None:
+        self.transcripts.load_adapter(folder, name)
+
+    # Shell.
+
+    def _take_done(self) -> None:
+        self._step(session.TakeDone(self._clock()))
+
+    def _tell_level(self, now: float) -> None:
+        take = self._recorder.take
+        running = take is not None and take.stopped is None
+        seconds = max(0.0, now - take.started) if take is not None and running else 0.0
+        dropped = take.dropped if take is not None else 0
+        self._emit(events.Heard(self._recorder.meter.take(), seconds, self._recorder.speech, dropped))
+        if take is not None and seconds > SILENT_AFTER_S and take.peak_db < SILENT_BELOW_DB:
+            self._warn_silent()
+
+    def _tell_phase(self) -> None:
+        name = self._mic.name or self.device or ""
+        is_open = self._mic.stream is not None
+        self._emit(events.PhaseChanged(self.state.phase, self.state.gesture, is_open, name))
+
+    def _say(self, text: str, severity: events.Severity = "info") -> None:
+        self._emit(events.Notice(text, severity))

@@ -1,0 +1,165 @@
+"""Microphones by name, and whether they are still there."""
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from lora_cli.ports import PORTAUDIO_HINT, MicError, import_sounddevice
+
+PULSE_DEVICE = "pulse"
+PACTL_TIMEOUT_S = 3
+
+
+@dataclass(frozen=True)
+class Microphone:
+    """One microphone.
+
+    Attributes:
+        name: what to give as `--device`.
+        pulse: it is a PulseAudio or PipeWire source, reached through PortAudio's device `pulse`.
+        index: PortAudio's number.
+    """
+
+    name: str
+    description: str
+    default: bool = False
+    pulse: bool = False
+    index: int | None = None
+    rate_hz: int | None = None
+
+
+def list_microphones() -> list[Microphone]:
+    """Return the microphones, the default one first.
+
+    Raises:
+        MicError: PortAudio is missing.
+    """
+    sounddevice = import_sounddevice()
+    devices: list[dict[str, Any]] = [dict(device) for device in sounddevice.query_devices()]
+    inputs = [(index, device) for index, device in enumerate(devices) if device["max_input_channels"] > 0]
+    pulse_index = next((index for index, device in inputs if device["name"] == PULSE_DEVICE), None)
+    found = _pulse_sources(pulse_index) if pulse_index is not None else []
+    if not found:
+        default = sounddevice.default.device[0]
+        found = [
+            Microphone(
+                name=device["name"],
+                description=device["name"],
+                default=index == default,
+                index=index,
+                rate_hz=round(device["default_samplerate"]),
+            )
+            for index, device in inputs
+        ]
+    return sorted(found, key=lambda microphone: (not microphone.default, microphone.description))
+
+
+def find_microphone(name: str | None) -> Microphone:
+    """Return the microphone with this name or description, or a unique part of one; None is the default.
+
+    Raises:
+        MicError: there is none, or the name fits none or several.
+    """
+    microphones = list_microphones()
+    if not microphones:
+        raise MicError(f"no microphone was found. Plug one in, then press F2 to look again. {PORTAUDIO_HINT}")
+    if name is None:
+        return microphones[0]
+    exact = [item for item in microphones if name in (item.name, item.description)]
+    part = [item for item in microphones if name.lower() in f"{item.name}\n{item.description}".lower()]
+    matches = exact or part
+    if len(matches) == 1:
+        return matches[0]
+    names = [item.name for item in microphones]
+    if matches:
+        raise MicError(f"{name}: fits {', '.join(item.name for item in matches)}. Give one whole name.")
+    nearest = get_close_matches(name, names, n=1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    raise MicError(f"{name}: no such microphone; there is {', '.join(names)}.{hint}")
+
+
+def _pulse_sources(pulse_index: int) -> list[Microphone]:
+    sources = pactl("-f", "json", "list", "sources")
+    if sources is None:
+        return []
+    default = (pactl("get-default-source") or "").strip()
+    # Monitors play back what the speakers say; they are offered last and only by their name.
+    return [
+        Microphone(
+            name=source["name"],
+            description=source.get("description") or source["name"],
+            default=source["name"] == default,
+            pulse=True,
+            index=pulse_index,
+        )
+        for source in json.loads(sources)
+        if not source["name"].endswith(".monitor") or source["name"] == default
+    ]
+
+
+def source_names() -> set[str] | None:
+    """Return the names of the PulseAudio sources that exist now; None where there is no PulseAudio."""
+    lines = pactl("list", "short", "sources")
+    return None if lines is None else {line.split("\t")[1] for line in lines.splitlines() if "\t" in line}
+
+
+def pactl(*words: str) -> str | None:
+    """Return what `pactl` prints; None where it is missing or no server answers."""
+    program = shutil.which("pactl")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, *words], capture_output=True, text=True, timeout=PACTL_TIMEOUT_S, check=False, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+class SourceWatch:
+    """Calls back when the source that is in use goes away.
+
+    PulseAudio moves a stream silently to another source when its own is unplugged: audio blocks keep coming
+    and PortAudio reports nothing, so the server's own events are listened to.
+    """
+
+    def __init__(self, name: str, on_gone: Callable[[str], None]) -> None:
+        self._name = name
+        self._on_gone = on_gone
+        self._process: subprocess.Popen[str] | None = None
+        program = shutil.which("pactl")
+        names = source_names()
+        if program is None or names is None or name not in names:
+            return
+        self._process = subprocess.Popen(
+            [program, "subscribe"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        threading.Thread(target=self._listen, name="source-watch", daemon=True).start()
+
+    def _listen(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                if "'remove' on source" not in line or self._process is None:
+                    continue
+                names = source_names()
+                if names is not None and self._name not in names:
+                    self._on_gone(f"{self._name}: unplugged. What was recorded so far is kept.")
+                    return
+        if self._process is not None:
+            self._on_gone(f"{self._name}: the sound server stopped. What was recorded so far is kept.")
+
+    def close(self) -> None:
+        """Stop watching."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            process.wait(timeout=2)

@@ -1,0 +1,79 @@
+"""The open microphone: opening, closing, and noticing that it has gone."""
+
+from collections.abc import Callable
+
+from lora.units import Seconds
+from lora_cli.devices import SourceWatch
+from lora_cli.ports import Block, InputPort, OnBlock, Stream
+
+LOST_AFTER_S: Seconds = 1.5
+
+
+class MicHolder:
+    """Holds at most one open microphone.
+
+    Three signs say that it has gone: the driver says so, PulseAudio's source has been removed (audio
+    goes on then, from another source), or no block has come for `LOST_AFTER_S`.
+
+    Args:
+        on_block: called on the driver's thread.
+        on_lost: called on any thread with the reason; not for a microphone that was closed meanwhile.
+    """
+
+    def __init__(
+        self,
+        port: InputPort,
+        on_block: OnBlock,
+        on_lost: Callable[[Stream, str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.stream: Stream | None = None
+        self._port, self._on_block, self._on_lost, self._clock = port, on_block, on_lost, clock
+        self._watch: SourceWatch | None = None
+        self._last_block = 0.0
+
+    @property
+    def name(self) -> str | None:
+        """Return the open microphone's name."""
+        return None if self.stream is None else self.stream.name
+
+    def open(self, device: str | None) -> Stream:
+        """Open a microphone, unless one is open already.
+
+        Raises:
+            MicError: it cannot be opened.
+        """
+        if self.stream is not None:
+            return self.stream
+        opened: list[Stream] = []
+
+        def lost(why: str) -> None:
+            if opened:
+                self._on_lost(opened[0], why)
+
+        stream = self._port.open(device, self._note, lost)
+        opened.append(stream)
+        self.stream = stream
+        self._last_block = self._clock()
+        self._watch = SourceWatch(stream.name, lambda why: self._on_lost(stream, why))
+        return stream
+
+    def close(self) -> None:
+        """Close it; nothing happens where none is open."""
+        stream, self.stream = self.stream, None
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+        if stream is not None:
+            stream.close()
+
+    def _note(self, block: Block) -> None:
+        # On the driver's thread, so that a busy core does not take its own queue for a lost microphone.
+        self._last_block = self._clock()
+        self._on_block(block)
+
+    def overdue(self) -> str | None:
+        """Return why the microphone counts as lost although nobody said so, None while all is well."""
+        if self.stream is None or self._clock() - self._last_block <= LOST_AFTER_S:
+            return None
+        return f"{self.stream.name}: no audio for {LOST_AFTER_S:.1f} s; unplugged, or its sound server stopped."

@@ -1,0 +1,275 @@
+"""What is kept: the history of takes, and the training data that corrections and prompts become.
+
+    takes/<id>.wav       recordings, as they were written while recording
+    history.jsonl        one take a line: texts, latencies, vote
+    taught/manifest.jsonl  audio, text, speaker, time, origin; read by every command of the project
+    taught/audio/<id>.wav
+
+Files are replaced whole, so a crash or a full disk leaves the last good one.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from lora.errors import InputError
+from lora.files import atomic_file, to_json
+from lora.units import JsonObject, Seconds
+
+Origin = Literal["corrected", "prompted"]
+Part = Literal["train", "heldout"]
+PRIVATE_PREFIX = "moonshine-private-"
+HELD_OUT_EVERY = 4
+MAX_HISTORY = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One take in the history.
+
+    Attributes:
+        texts: final text by voice.
+        final_s: latency of each voice's final text.
+        corrected: the right text, once a person gave it.
+        vote: the voice that won the blind vote, "same" for a draw.
+    """
+
+    id: str
+    time: str
+    wav: str
+    seconds: Seconds
+    texts: dict[str, str] = field(default_factory=dict)
+    final_s: dict[str, Seconds] = field(default_factory=dict)
+    corrected: str | None = None
+    vote: str | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class TaughtCounts:
+    """How much there is to learn from."""
+
+    train: int
+    heldout: int
+    train_s: Seconds
+    heldout_s: Seconds
+
+
+class Store:
+    """The files of the app under one folder.
+
+    Args:
+        keep_history: without it takes live in a private temporary folder until the app ends; what a person
+            saves as training data is kept all the same, because saving it was asked for.
+        speaker: speaker id of what is taught.
+    """
+
+    def __init__(self, root: Path, *, speaker: str, keep_history: bool = True) -> None:
+        self.root = root
+        self.speaker = speaker
+        self.keep_history = keep_history
+        self._lock = threading.RLock()
+        root.mkdir(parents=True, exist_ok=True)
+        if keep_history:
+            self._session = root
+        else:
+            remove_stale_private_folders()
+            self._session = Path(tempfile.mkdtemp(prefix=f"{PRIVATE_PREFIX}{os.getpid()}-"))
+        self.takes_dir.mkdir(parents=True, exist_ok=True)
+        self._entries: dict[str, Entry] = {entry.id: entry for entry in read_history(self.history_path)}
+
+    @property
+    def takes_dir(self) -> Path:
+        """Where recordings are written."""
+        return self._session / "takes"
+
+    @property
+    def history_path(self) -> Path:
+        """The history file."""
+        return self._session / "history.jsonl"
+
+    @property
+    def manifest_path(self) -> Path:
+        """The manifest of what was taught."""
+        return self.root / "taught" / "manifest.jsonl"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where adaptations put their results."""
+        return self.root / "adapters"
+
+    def new_take(self) -> tuple[str, Path]:
+        """Return a fresh take id, from the time of day, and its file's path."""
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        take_id, number = stamp, 1
+        while (self.takes_dir / f"{take_id}.wav").exists():
+            number += 1
+            take_id = f"{stamp}-{number}"
+        return take_id, self.takes_dir / f"{take_id}.wav"
+
+    def entries(self) -> list[Entry]:
+        """Return the history, newest first."""
+        with self._lock:
+            return sorted(self._entries.values(), key=lambda entry: entry.id, reverse=True)
+
+    def entry(self, take_id: str) -> Entry | None:
+        """Return one take, None if it was deleted."""
+        return self._entries.get(take_id)
+
+    def wav_path(self, entry: Entry) -> Path:
+        """Return where a take's audio lies."""
+        return self.takes_dir / entry.wav
+
+    def put(self, entry: Entry) -> None:
+        """Add or replace a take."""
+        with self._lock:
+            self._entries[entry.id] = entry
+            self._save()
+
+    def delete(self, take_id: str) -> None:
+        """Remove a take and its audio. What was taught from it stays taught."""
+        with self._lock:
+            entry = self._entries.pop(take_id, None)
+            if entry is not None:
+                self.wav_path(entry).unlink(missing_ok=True)
+                self._save()
+
+    def _save(self) -> None:
+        rows = sorted(self._entries.values(), key=lambda entry: entry.id)
+        for entry in rows[:-MAX_HISTORY]:
+            self.wav_path(self._entries.pop(entry.id)).unlink(missing_ok=True)
+        with atomic_file(self.history_path) as file:
+            for entry in rows[-MAX_HISTORY:]:
+                file.write(to_json(asdict(entry), indent=None).encode("utf-8") + b"\n")
+
+    def score(self) -> dict[str, int]:
+        """Return how many blind votes each voice has won."""
+        won: dict[str, int] = {}
+        for entry in self._entries.values():
+            if entry.vote is not None:
+                won[entry.vote] = won.get(entry.vote, 0) + 1
+        return won
+
+    def correct(self, take_id: str, text: str, origin: Origin = "corrected") -> Entry:
+        """Keep the right text of a take, and take and text as training data.
+
+        Raises:
+            InputError: the take is gone, or the text has no word.
+        """
+        entry = self._entries.get(take_id)
+        if entry is None:
+            raise InputError(f"{take_id}: this take was deleted.")
+        self.teach(entry, text, origin)
+        corrected = replace(entry, corrected=" ".join(text.split()))
+        self.put(corrected)
+        return corrected
+
+    def teach(self, entry: Entry, text: str, origin: Origin) -> None:
+        """Append a take and its right text to the manifest; a second text for a take replaces the first.
+
+        Every fourth take is held out for verdicts, and stays held out: no later training sees it.
+
+        Raises:
+            InputError: the text has no word.
+        """
+        text = " ".join(text.split())
+        if not any(char.isalnum() for char in text):
+            raise InputError(f"the text is {text!r}; expected at least one word.")
+        with self._lock:
+            rows = self.taught_rows()
+            known = next((row for row in rows if row["id"] == entry.id), None)
+            part: Part = known["part"] if known else _next_part(rows)
+            audio = self.manifest_path.parent / "audio" / f"{entry.id}.wav"
+            if not audio.exists():
+                with self.wav_path(entry).open("rb") as source, atomic_file(audio) as target:
+                    shutil.copyfileobj(source, target)
+            row = {
+                "id": entry.id,
+                "audio": f"audio/{entry.id}.wav",
+                "text": text,
+                "speaker_id": self.speaker,
+                "time": entry.time,
+                "origin": origin,
+                "seconds": round(entry.seconds, 3),
+                "heard": entry.texts,
+                "part": part,
+            }
+            self._write_taught([*(row for row in rows if row["id"] != entry.id), row])
+
+    def taught_rows(self) -> list[JsonObject]:
+        """Return the manifest's rows, oldest first."""
+        if not self.manifest_path.exists():
+            return []
+        return [json.loads(line) for line in self.manifest_path.read_text(encoding="utf-8").splitlines()]
+
+    def _write_taught(self, rows: Sequence[JsonObject]) -> None:
+        with atomic_file(self.manifest_path) as file:
+            for row in rows:
+                file.write(to_json(row, indent=None).encode("utf-8") + b"\n")
+
+    def taught_counts(self) -> TaughtCounts:
+        """Return how much was taught."""
+        rows = self.taught_rows()
+        train = [row["seconds"] for row in rows if row["part"] == "train"]
+        heldout = [row["seconds"] for row in rows if row["part"] == "heldout"]
+        return TaughtCounts(len(train), len(heldout), sum(train), sum(heldout))
+
+    def close(self) -> None:
+        """End the visit: without history the recordings go."""
+        if not self.keep_history:
+            shutil.rmtree(self._session, ignore_errors=True)
+
+
+def _next_part(rows: Sequence[JsonObject]) -> Part:
+    return "heldout" if len(rows) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
+
+
+def now_text() -> str:
+    """Return the time of day, with its zone, to the second."""
+    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+
+def read_history(path: Path) -> list[Entry]:
+    """Read a history file.
+
+    Raises:
+        InputError: it is damaged; the message says which line.
+    """
+    if not path.exists():
+        return []
+    known = {item.name for item in fields(Entry)}
+    entries: list[Entry] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values: dict[str, Any] = json.loads(line)
+            entries.append(Entry(**{name: value for name, value in values.items() if name in known}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path}:{number}: damaged ({error}). Move the file away to start a new history."
+            ) from error
+    return entries
+
+
+def remove_stale_private_folders() -> None:
+    """Remove private folders whose app was killed before it could."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PRIVATE_PREFIX}*"):
+        pid = folder.name.removeprefix(PRIVATE_PREFIX).partition("-")[0]
+        if pid.isdigit() and not _is_running(int(pid)) and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
