@@ -163,7 +163,7 @@ def test_latency_fits_half_of_eighty_columns() -> None:
     log.voice("base").first_s += [0.21, 0.45]
     log.voice("base").final_s += [0.1, 0.3]
     log.voice("base").rtf += [0.05]
-    assert log.line("base", wide=False) == "first .21/.45 final .10/.30 RTF .05"
+    assert log.line("base", wide=False) == "1st .21/.45 final .10/.30 RTF .05"
 
 
 def test_adapters_are_named_after_their_runs() -> None:

@@ -64,7 +64,7 @@ class LatencyLog:
         )
         if wide:
             return f"first text {first} s · final {final} s · real-time factor {rtf} (p50/p95)"
-        return f"first {first} final {final} RTF {pair(values['rtf_p50'])}"
+        return f"1st {first} final {final} RTF {pair(values['rtf_p50'])}"
 
 
 def pair(*values: float | None) -> str:
