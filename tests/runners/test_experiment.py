@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from lora.config import ExperimentConfig
-from lora.errors import AdapterError
+from lora.errors import AdapterError, ConfigError
 from lora.files import sha256_file
 from lora.model.adapters import load_adapter
 from lora.model.load import load_bundle
@@ -336,6 +336,41 @@ def test_the_same_audio_in_training_and_evaluation_is_refused(
     output = tmp_path / "out" / "run"
     words = arguments(job, output, manifest_path=job.dataset_path)
     assert_refused(words, output, capsys, "share clips", "the same audio is in training: 'toy-10-0'", "--allow-leakage")
+
+
+def test_allowed_leakage_is_recorded(job: ExperimentConfig, tmp_path: Path) -> None:
+    config = replace(job, output_dir=tmp_path / "run", manifest_path=job.dataset_path, allow_leakage=True, max_steps=1)
+    metrics = run_experiment(config)
+    shared = metrics["manifests"]["shared_with_training"]["domain"]
+    assert shared["audio"] == shared["speaker"] == metrics["manifests"]["domain"]["utterances"]
+    assert f"domain: id {shared['id']}, audio {shared['audio']}" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_distillation_augmentation_and_strength_work_together(job: ExperimentConfig, tmp_path: Path) -> None:
+    config = replace(
+        job,
+        output_dir=tmp_path / "run",
+        max_steps=2,
+        distillation_weight=0.5,
+        distillation_texts="base",
+        augment=["speed:0.95-1.05"],
+        strengths=[0.0, 0.5],
+        flat_sigma=0.05,
+        lora_plus=4.0,
+    )
+    metrics = run_experiment(config)
+    assert [row["scale"] for row in metrics["strength"]] == [0.0, 0.5]
+    assert metrics["adapter"]["strength"] in (0.0, 0.5)
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    before = next(row["eval"] for row in history if row["step"] == 0)
+    assert metrics["strength"][0]["domain_wer"] == before["validation_wer"]
+
+
+def test_distillation_without_replay_is_refused(job: ExperimentConfig, tmp_path: Path) -> None:
+    config = replace(job, output_dir=tmp_path / "run", replay_manifest=None, distillation_weight=0.5)
+    with pytest.raises(ConfigError, match="give --replay-manifest"):
+        run_experiment(config)
+    assert not (tmp_path / "run").exists()
 
 
 def test_guardrails_need_names_of_their_own(
