@@ -27,7 +27,7 @@ RECORDED_PACKAGES = (
 
 def package_versions() -> JsonObject:
     """Return the versions that a result may depend on."""
-    versions: JsonObject = {"python": platform.python_version(), "platform": platform.platform()}
+    versions: JsonObject = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     # Not from the installed metadata: a source tree runs without being installed.
     versions["moonshine-lora"] = lora.__version__
     for package in RECORDED_PACKAGES:
