@@ -27,7 +27,8 @@ RECORDED_PACKAGES = (
 
 def package_versions() -> JsonObject:
     """Return the versions that a result may depend on."""
-    versions: JsonObject = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    machine = f"{platform.system()} {platform.machine()}"
+    versions: JsonObject = {"python": platform.python_version(), "platform": machine}
     # Not from the installed metadata: a source tree runs without being installed.
     versions["moonshine-lora"] = lora.__version__
     for package in RECORDED_PACKAGES:
