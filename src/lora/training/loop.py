@@ -1,7 +1,8 @@
 """The training loop, explicit and short.
 
 A step takes `batch_seconds` of audio, a share of it replay, sums the loss over all its tokens and divides
-once. Evaluation by generation comes in as a function; the state with the best score is kept.
+once. Evaluation by generation comes in as a function, over the averaged weights; the state with the best
+score is kept.
 """
 
 import math
@@ -21,6 +22,7 @@ from lora.model.families import EncoderStates
 from lora.model.feature_cache import EncoderCache
 from lora.model.methods import Adaptation, optimizer_groups
 from lora.model.text import TokenBatch, build_token_batch
+from lora.training.averaging import WeightAverage
 from lora.training.examples import Example
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
@@ -50,6 +52,7 @@ class TrainingConfig:
     max_grad_norm: float
     lora_plus: float
     flat_sigma: float
+    average_decay: float
     distillation_weight: float
     eval_interval: int
     wer_stop_threshold: float
@@ -130,6 +133,7 @@ class Trainer:
         self.perturbation = FlatPerturbation(
             list(adaptation.layers.values()), sigma=config.flat_sigma, max_steps=config.max_steps, seed=config.seed
         )
+        self.average = WeightAverage(self.trainable, config.average_decay)
         self.teachers: Mapping[str, TeacherOutput] = {}
         self.skipped = 0
 
@@ -166,9 +170,10 @@ class Trainer:
             record(row)
             if step % config.eval_interval and step != config.max_steps:
                 continue
-            now = self._evaluate(step, evaluate, record, result)
-            if now.score < best.score:
-                best, best_state, result.best_step = now, trainable_state(self.model), step
+            with self.average.applied():
+                now = self._evaluate(step, evaluate, record, result)
+                if now.score < best.score:
+                    best, best_state, result.best_step = now, trainable_state(self.model), step
             if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
                 result.stopped_by = "wer_stop_threshold"
                 break
@@ -248,6 +253,7 @@ class Trainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update()
         return norm
 
     def _backward(self, examples: list[Example], num_tokens: int, *, taught: bool) -> Tensor:
