@@ -40,7 +40,7 @@ from lora.training.teacher import teach
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
 
 OVER_BUDGET_WEIGHT = 10.0
-GAIN_KEPT = 0.9
+GAIN_KEPT = 0.95
 TRIPWIRE = 0.2
 """Training stops when this many more of the development texts than the baseline's are empty or do not end."""
 
@@ -200,7 +200,7 @@ def _choose_strength(run: Run, data: RunData, baseline: dict[str, SetScore], mod
 def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> float:
     """Return the smallest strength that keeps `GAIN_KEPT` of the largest gain.
 
-    The last tenth of the gain on a development set costs the most of what the model had: a flatter adapter is
+    The last part of the gain on a development set costs the most of what the model had: a flatter adapter is
     safer on speech that no set stands for, in the spirit of the one-standard-error rule (Breiman et al., 1984).
     Without any gain the strength with the largest one is returned.
     """
