@@ -9,11 +9,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
+from lora import processes
 from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
-from lora.errors import ConfigError, SetupError
+from lora.errors import ConfigError
 from lora.evaluation.intervals import minimum_detectable_difference
 from lora.evaluation.score import SetScore, score_baseline, score_set
 from lora.files import write_jsonl
@@ -112,6 +113,8 @@ def train(
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
     accelerator = _build_accelerator(run)
+    if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
+        set_seed(config.seed, device_specific=True)
     augment = _build_augment(run)
     # Augmented audio is new in every epoch, so its states are too.
     keeps_states = not adaptation.adapts_encoder and augment is None
@@ -126,6 +129,9 @@ def train(
             history.append(row)
             if "loss" in row:
                 report(1, f"training, loss {row['loss']:.3f}")
+            if "out_of_memory" in row:
+                parts = row["out_of_memory"]["gradient_accumulation"]
+                console.print(f"  step {row['step']}: out of memory; computed again, and from now on, in {parts} parts")
 
         def evaluate(step: int) -> Evaluation:
             evaluation = _evaluate(run, data, baseline, f"step {step}")
@@ -211,15 +217,9 @@ def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> flo
 
 
 def _build_accelerator(run: Run) -> Accelerator:
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision, cpu=run.bundle.device.type == "cpu"
     )
-    if accelerator.num_processes > 1:
-        raise SetupError(
-            f"{accelerator.num_processes} processes were launched; an experiment runs in one. Start it without "
-            "`accelerate launch` or `torchrun`."
-        )
-    return accelerator
 
 
 def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str) -> Evaluation:
@@ -256,6 +256,7 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets."""
     bundle = load_bundle(run.config.model_id, run.bundle.device)
     model, record = load_adapter(bundle, folder / "lora_adapter")
+    processes.require_equal("the saved adapters", (record.adapter_sha256, record.config_sha256))
     recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
     scores = {}
     for evaluation_set in data.reported:
