@@ -1,7 +1,8 @@
 """The measuring and training stages of an experiment, in their order; `experiment.py` is the table of contents."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,7 +72,8 @@ def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:
     """Score the base model on every set, from the cache where the content is the same."""
     scores = {}
     for evaluation_set in (*data.reported, *data.development):
-        with progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples)) as report:
+        bar = progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples))
+        with bar as report, _halving_told(run.recognizer):
             score, cached = score_baseline(run.recognizer, evaluation_set, run.cache_dir, report)
         scores[evaluation_set.name] = score
         smallest = minimum_detectable_difference(score.counts(), clusters=evaluation_set.speakers)
@@ -222,19 +224,31 @@ def _build_accelerator(run: Run) -> Accelerator:
     )
 
 
+@contextmanager
+def _halving_told(recognizer: Recognizer) -> Iterator[None]:
+    """Say so where the evaluation inside ran out of memory and went on in smaller batches."""
+    before = recognizer.batch_seconds
+    yield
+    if recognizer.batch_seconds < before:
+        console.print(f"  out of memory: evaluation goes on in batches of {recognizer.batch_seconds:.1f} s of audio")
+
+
 def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str) -> Evaluation:
     """Score the development sets; what is kept has the lowest domain WER within the guardrail's budget."""
     if label == "step 0":
         # A fresh adapter changes nothing (B is zero), so these are the baseline's scores.
         scores = {evaluation_set.name: baseline[evaluation_set.name] for evaluation_set in data.development}
     else:
-        scores = {
-            evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
-            for evaluation_set in data.development
-        }
+        with _halving_told(run.recognizer):
+            scores = {
+                evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
+                for evaluation_set in data.development
+            }
     domain = scores["domain_dev"]
     wer = domain.wer() or 0.0
     record: JsonObject = {"validation_wer": wer, "validation_loss": domain.loss}
+    if run.recognizer.batch_seconds < run.config.eval_batch_seconds:
+        record["out_of_memory"] = {"eval_batch_seconds": run.recognizer.batch_seconds}
     penalised = wer
     if data.guardrail_dev is not None:
         guard = scores["guardrail_dev"].wer() or 0.0
@@ -260,7 +274,8 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
     scores = {}
     for evaluation_set in data.reported:
-        with progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples)) as report:
+        bar = progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples))
+        with bar as report, _halving_told(recognizer):
             scores[evaluation_set.name] = score_set(recognizer, evaluation_set, report)
     before, after = baseline["domain"].utterances, scores["domain"].utterances
     changed = sum(old.hypothesis != new.hypothesis for old, new in zip(before, after, strict=True))
