@@ -99,6 +99,9 @@ class ExperimentConfig:
     targets: TargetPreset = option("all-linear", help="which linear layers get an adapter")
     lora_plus: float = option(1.0, help="LoRA+: learning rate of B over that of A")
     flat_sigma: float = option(0.0, help="Flat-LoRA: size of the random weight perturbation, 0 (off) to 0.3")
+    average_decay: float = option(
+        0.0, help="exponential moving average of the trained weights: what is evaluated and kept, 0 (off) to 0.9999"
+    )
     distillation_weight: float = option(
         0.0, help="part of the replay loss that is KL to the base model's own output, 0 to 1"
     )
@@ -167,6 +170,7 @@ class ExperimentConfig:
             ("dropout", 0.0, 0.9),
             ("lora_plus", 0.01, 1000.0),
             ("flat_sigma", 0.0, 0.3),
+            ("average_decay", 0.0, 0.9999),
             ("distillation_weight", 0.0, 1.0),
             ("max_steps", 1, 10_000_000),
             ("learning_rate", 1e-9, 1.0),

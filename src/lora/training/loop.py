@@ -2,7 +2,8 @@
 
 A step takes `batch_seconds` of audio, a share of it replay, sums the loss over all its tokens and divides
 once. Of several processes each computes its share of the same batch, and the gradients are added up.
-Evaluation by generation comes in as a function; the state with the best score is kept.
+Evaluation by generation comes in as a function, over the averaged weights; the state with the best score is
+kept.
 """
 
 import math
@@ -23,6 +24,7 @@ from lora.model.families import EncoderStates
 from lora.model.feature_cache import EncoderCache
 from lora.model.methods import Adaptation, optimizer_groups
 from lora.model.text import TokenBatch, build_token_batch
+from lora.training.averaging import WeightAverage
 from lora.training.examples import Example
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
@@ -60,6 +62,7 @@ class TrainingConfig:
     max_grad_norm: float
     lora_plus: float
     flat_sigma: float
+    average_decay: float
     distillation_weight: float
     eval_interval: int
     wer_stop_threshold: float
@@ -140,6 +143,7 @@ class Trainer:
         self.perturbation = FlatPerturbation(
             list(adaptation.layers.values()), sigma=config.flat_sigma, max_steps=config.max_steps, seed=config.seed
         )
+        self.average = WeightAverage(self.trainable, config.average_decay)
         self.teachers: Mapping[str, TeacherOutput] = {}
         self.skipped = 0
         self.num_pieces = config.gradient_accumulation
@@ -179,9 +183,10 @@ class Trainer:
             record(row)
             if step % config.eval_interval and step != config.max_steps:
                 continue
-            now = self._evaluate(step, evaluate, record, result)
-            if now.score < best.score:
-                best, best_state, result.best_step = now, trainable_state(self.model), step
+            with self.average.applied():
+                now = self._evaluate(step, evaluate, record, result)
+                if now.score < best.score:
+                    best, best_state, result.best_step = now, trainable_state(self.model), step
             if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
                 result.stopped_by = "wer_stop_threshold"
                 break
@@ -268,6 +273,7 @@ class Trainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update()
         return norm
 
     def _backward(self, examples: list[Example], num_tokens: int, *, taught: bool) -> Tensor:
