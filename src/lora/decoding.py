@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.batches import length_batches, pad_waves
+from lora.data.waves import Audio, WavesAhead, num_samples_of
 from lora.errors import AudioError
 from lora.model.families import EncoderStates
 from lora.model.load import Bundle
@@ -60,19 +61,23 @@ class Recognizer:
         self.batch_seconds = batch_seconds
         self.batch_size = batch_size
 
-    def transcribe(self, waves: Sequence[Wave]) -> list[Transcript]:
+    def transcribe(self, waves: Sequence[Audio]) -> list[Transcript]:
         """Return one transcript a wave, in the order of `waves`."""
         results: dict[int, Transcript] = {}
         for indices, transcripts in self.stream(waves):
             results.update(zip(indices, transcripts, strict=True))
         return [results[index] for index in range(len(waves))]
 
-    def stream(self, waves: Sequence[Wave]) -> Iterator[tuple[list[int], list[Transcript]]]:
-        """Yield indices into `waves` with their transcripts, batch by batch, longest first."""
-        lengths = [len(wave) for wave in waves]
-        for indices in length_batches(lengths, batch_seconds=self.batch_seconds, batch_size=self.batch_size):
-            encoded = self.encode([waves[index] for index in indices])
-            yield indices, self.generate(encoded, [seconds_of(lengths[index]) for index in indices])
+    def stream(self, waves: Sequence[Audio]) -> Iterator[tuple[list[int], list[Transcript]]]:
+        """Yield indices into `waves` with their transcripts, batch by batch, longest first.
+
+        Waves that are not in memory are read by threads ahead of the model.
+        """
+        lengths = [num_samples_of(wave) for wave in waves]
+        with WavesAhead(waves) as ahead:
+            for indices in length_batches(lengths, batch_seconds=self.batch_seconds, batch_size=self.batch_size):
+                batch = [ahead[index] for index in indices]
+                yield indices, self.generate(self.encode(batch), [seconds_of(len(wave)) for wave in batch])
 
     @torch.inference_mode()
     def encode(self, waves: Sequence[Wave]) -> EncoderStates:

@@ -9,9 +9,10 @@ import torch
 import transformers
 
 from lora.config import PreprocessConfig
-from lora.data.audio import wave_sha256
 from lora.data.batches import length_batches
 from lora.data.manifest import Manifest
+from lora.data.wave_store import WaveStore
+from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
 from lora.errors import InputError
 from lora.evaluation.breakdown import PairedUtterance
@@ -20,7 +21,7 @@ from lora.files import read_json, to_json, write_json
 from lora.model.text import build_token_batch
 from lora.training.examples import Example, build_examples
 from lora.training.objective import aligned_objective
-from lora.units import JsonObject, seconds_of
+from lora.units import JsonObject, Wave, seconds_of
 
 PRIMARY_STYLE: TextStyle = "light"
 SCORE_VERSION = 1
@@ -41,7 +42,7 @@ class EvaluationSet:
     @property
     def seconds(self) -> float:
         """Total duration."""
-        return sum(seconds_of(len(example.wave)) for example in self.examples)
+        return sum(example.seconds for example in self.examples)
 
     @property
     def speakers(self) -> list[int | str | None]:
@@ -110,16 +111,22 @@ class SetScore:
         return sum(not row.ended for row in self.utterances)
 
 
-def load_evaluation_set(name: str, manifest: Manifest, recognizer: Recognizer) -> EvaluationSet:
-    """Load an evaluation manifest's audio and texts.
+def load_evaluation_set(
+    name: str, manifest: Manifest, recognizer: Recognizer, waves: WaveStore | None = None
+) -> EvaluationSet:
+    """Check an evaluation manifest's audio and texts; the audio is read again when it is scored.
+
+    Args:
+        waves: gives the audio; one of its own unless given.
 
     Raises:
         ManifestError: every clip or text that cannot be scored, at once.
     """
-    examples = tuple(build_examples(recognizer.bundle, manifest.utterances, recognizer.preprocess))
+    waves = waves or WaveStore(recognizer.preprocess)
+    examples = tuple(build_examples(recognizer.bundle, manifest.utterances, waves))
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(f"{example.id}\n{example.text}\n{wave_sha256(example.wave)}\n".encode())
+        digest.update(f"{example.id}\n{example.text}\n{example.audio_sha256}\n".encode())
     return EvaluationSet(name, manifest, examples, digest.hexdigest())
 
 
@@ -127,20 +134,23 @@ def score_set(recognizer: Recognizer, evaluation_set: EvaluationSet, advance: Ad
     """Transcribe and score every utterance; each is encoded once for its text and its loss."""
     examples = evaluation_set.examples
     results: dict[str, UtteranceScore] = {}
-    lengths = [len(example.wave) for example in examples]
-    for indices in length_batches(lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size):
-        batch = [examples[index] for index in indices]
-        for score in _score_batch(recognizer, batch):
-            results[score.id] = score
-        advance(len(batch))
+    lengths = [example.num_samples for example in examples]
+    with WavesAhead([example.audio for example in examples]) as waves:
+        for indices in length_batches(
+            lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size
+        ):
+            batch = [examples[index] for index in indices]
+            for score in _score_batch(recognizer, batch, [waves[index] for index in indices]):
+                results[score.id] = score
+            advance(len(batch))
     return SetScore(evaluation_set.name, tuple(results[example.id] for example in examples))
 
 
 @torch.inference_mode()
-def _score_batch(recognizer: Recognizer, batch: Sequence[Example]) -> list[UtteranceScore]:
+def _score_batch(recognizer: Recognizer, batch: Sequence[Example], waves: Sequence[Wave]) -> list[UtteranceScore]:
     bundle = recognizer.bundle
-    encoded = recognizer.encode([example.wave for example in batch])
-    transcripts = recognizer.generate(encoded, [seconds_of(len(example.wave)) for example in batch])
+    encoded = recognizer.encode(waves)
+    transcripts = recognizer.generate(encoded, [seconds_of(len(wave)) for wave in waves])
     targets = build_token_batch(bundle, [example.token_ids for example in batch]).to(bundle.device)
     losses = aligned_objective(bundle.core, bundle.family, encoded, targets).tolist()
     return [
@@ -164,7 +174,7 @@ def pair_utterances(evaluation_set: EvaluationSet, before: SetScore, after: SetS
             reference=example.text,
             baseline=old.hypothesis,
             tuned=new.hypothesis,
-            seconds=seconds_of(len(example.wave)),
+            seconds=example.seconds,
             speaker_id=example.speaker_id,
             baseline_ended=old.ended,
             tuned_ended=new.ended,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,9 +29,9 @@ from lora.model.adapters import (
     strength_of,
     trainable_parameters,
 )
-from lora.model.feature_cache import EncoderCache
 from lora.model.load import load_bundle
 from lora.model.methods import start_adaptation
+from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
 from lora.runners.progress import console, progress_bar
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
@@ -113,9 +114,7 @@ def train(
     num_trainable = trainable_parameters(adaptation.module)
     accelerator = _build_accelerator(run)
     augment = _build_augment(run)
-    # Augmented audio is new in every epoch, so its states are too.
-    keeps_states = not adaptation.adapts_encoder and augment is None
-    cache = EncoderCache(run.recognizer.encode) if keeps_states else None
+    cache = open_encoder_cache(run, adaptation, training_data)
     settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
     trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
     history: list[JsonObject] = []
@@ -133,7 +132,8 @@ def train(
                 on_evaluation(step, evaluation.score[0])
             return evaluation
 
-        result = trainer.train(training_data, evaluate, record)
+        with closing(cache) if cache is not None else nullcontext():
+            result = trainer.train(training_data, evaluate, record)
     seconds = time.monotonic() - started
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora.data.batches import length_batches
+from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
 from lora.model.text import build_token_batch
 from lora.training.examples import Example
 from lora.training.objective import score_positions
-from lora.units import seconds_of
+from lora.units import Wave, seconds_of
 
 TOP = 64
 
@@ -48,21 +49,26 @@ def teach(
     """
     taught: dict[str, Example] = {}
     outputs: dict[str, TeacherOutput] = {}
-    lengths = [len(example.wave) for example in examples]
-    for indices in length_batches(lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size):
-        batch = [examples[index] for index in indices]
-        for example, output in _teach_batch(recognizer, batch, own_texts):
-            taught[example.id], outputs[example.id] = example, output
-        advance(len(batch))
+    lengths = [example.num_samples for example in examples]
+    with WavesAhead([example.audio for example in examples]) as waves:
+        for indices in length_batches(
+            lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size
+        ):
+            batch = [examples[index] for index in indices]
+            for example, output in _teach_batch(recognizer, batch, [waves[index] for index in indices], own_texts):
+                taught[example.id], outputs[example.id] = example, output
+            advance(len(batch))
     return [taught[example.id] for example in examples], outputs
 
 
 @torch.no_grad()
-def _teach_batch(recognizer: Recognizer, batch: list[Example], own_texts: bool) -> list[tuple[Example, TeacherOutput]]:
+def _teach_batch(
+    recognizer: Recognizer, batch: list[Example], waves: Sequence[Wave], own_texts: bool
+) -> list[tuple[Example, TeacherOutput]]:
     bundle = recognizer.bundle
-    encoded = recognizer.encode([example.wave for example in batch])
+    encoded = recognizer.encode(waves)
     if own_texts:
-        transcripts = recognizer.generate(encoded, [seconds_of(len(example.wave)) for example in batch])
+        transcripts = recognizer.generate(encoded, [seconds_of(len(wave)) for wave in waves])
         batch = [
             replace(example, token_ids=transcript.token_ids, text=transcript.text)
             for example, transcript in zip(batch, transcripts, strict=True)
