@@ -61,6 +61,8 @@ def test_a_second_store_knows_the_content_without_decoding(tmp_path: Path, monke
     store = WaveStore(PREPROCESS, facts=tmp_path / "cache")
     first = measured(store, *utterances)
     assert store.decode(first, "") == [None, None, None]
+    assert not (tmp_path / "cache").exists()
+    store.flush()
     reads = count_reads(monkeypatch)
     again = WaveStore(PREPROCESS, facts=tmp_path / "cache")
     second = measured(again, *utterances)
@@ -75,6 +77,7 @@ def test_a_changed_file_or_other_preprocessing_is_decoded_again(tmp_path: Path) 
     utterance = write_clip(tmp_path / "a.wav", 4_000, seed=1)
     store = WaveStore(PREPROCESS, facts=tmp_path / "cache")
     store.decode(measured(store, utterance), "")
+    store.flush()
     write_clip(tmp_path / "a.wav", 4_001, seed=2)
     [changed] = measured(WaveStore(PREPROCESS, facts=tmp_path / "cache"), utterance)
     assert changed.known_sha256 is None

@@ -44,7 +44,8 @@ class WaveStore:
 
     Args:
         memory_bytes: most audio that stays in memory for the next time; the longest unused goes first.
-        facts: folder of what earlier runs have learnt; without it nothing is kept.
+        facts: folder of what earlier runs have learnt; without it nothing is kept. Nothing is written there before
+            the first `flush`: a run that is refused leaves nothing behind.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class WaveStore:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Wave] = OrderedDict()
         self._kept_bytes = 0
+        self._keeps = True
         self._file = None if facts is None else RecordFile(facts / "waves.index", "32sQ32s")
         records = [] if self._file is None else self._file.read()
         self._facts: dict[bytes, tuple[int, bytes]] = {key: (length, digest) for key, length, digest in records}
         self._new: list[tuple[bytes, int, bytes]] = []
+        self._may_write = False
 
     def measure(self, utterances: Sequence[Utterance]) -> list[LazyWave | AudioError]:
         """Return each utterance's wave, unread, or what its header says against it.
@@ -79,26 +82,35 @@ class WaveStore:
         return measured
 
     def decode(self, waves: Sequence[LazyWave], title: str) -> list[AudioError | None]:
-        """Read the waves whose content is not known, and return what is wrong with each."""
+        """Read the waves whose content is not known, and return what is wrong with each; none stays in memory."""
         unknown = [number for number, wave in enumerate(waves) if wave.known_sha256 is None]
         faults: list[AudioError | None] = [None] * len(waves)
         if not unknown:
             return faults
+        keeps, self._keeps = self._keeps, False
         with self._progress(title, len(unknown)) as advance, ThreadPoolExecutor(default_workers()) as pool:
             for number, fault in zip(unknown, pool.map(lambda number: _fault_of(waves[number]), unknown), strict=True):
                 faults[number] = fault
                 advance(1)
-        self.flush()
+        self._keeps = keeps
         return faults
 
+    def release(self) -> None:
+        """Keep no wave in memory from now on: for a caller that needs each once."""
+        with self._lock:
+            self._keeps = False
+            self._kept.clear()
+            self._kept_bytes = 0
+
     def fits(self, waves: Sequence[LazyWave]) -> bool:
-        """Tell whether the waves whose content is not known fit into memory together."""
+        """Tell whether the waves whose content is not known are together no more than `memory_bytes`."""
         unknown = sum(wave.num_samples for wave in waves if wave.known_sha256 is None)
         return unknown * SAMPLE_BYTES <= self.memory_bytes
 
     def flush(self) -> None:
-        """Write down what was learnt."""
+        """Write down what was learnt, and from now on what will be."""
         with self._lock:
+            self._may_write = True
             new, self._new = self._new, []
             if self._file is not None and new:
                 self._file.append(new)
@@ -139,7 +151,7 @@ class WaveStore:
             fact = (wave.num_samples, bytes.fromhex(wave.known_sha256 or ""))
             self._facts[key] = fact
             self._new.append((key, *fact))
-            is_due = len(self._new) >= FACTS_AT_ONCE
+            is_due = self._may_write and len(self._new) >= FACTS_AT_ONCE
         if is_due:
             self.flush()
 
@@ -152,7 +164,7 @@ class WaveStore:
                 return self._kept[key]
         wave = utterance.load(self.preprocess)
         with self._lock:
-            if key not in self._kept:
+            if self._keeps and key not in self._kept:
                 self._kept[key] = wave
                 self._kept_bytes += wave.nbytes
             while self._kept_bytes > self.memory_bytes:

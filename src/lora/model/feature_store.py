@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -111,6 +112,8 @@ class FeatureStore:
             lock_file(lock.fileno())
             self.refresh()
             new = [(key, data) for key, data in entries if self.size_of(key) is None]
+            if not new:
+                return
             self._make_room(sum(len(data) for _, data in new))
             shard = self._writable_shard()
             file = self._open[shard]
@@ -169,8 +172,9 @@ class FeatureStore:
         """Evict the longest unused shards until `wanted` more bytes fit."""
         used: list[tuple[float, Path, int]] = []
         for path in self.folder.parent.glob("*/*" + STATES):
-            index = path.with_suffix(INDEX)
-            used.append((index.stat().st_mtime if index.exists() else 0.0, path, path.stat().st_size))
+            with suppress(FileNotFoundError):  # another process has evicted it
+                size, index = path.stat().st_size, path.with_suffix(INDEX)
+                used.append((index.stat().st_mtime if index.exists() else 0.0, path, size))
         total = sum(size for *_, size in used) + wanted
         for _, path, size in sorted(used):
             if total <= self.limit_bytes:

@@ -44,6 +44,7 @@ def open_encoder_cache(run: Run, adaptation: Adaptation, training: TrainingData)
             f"{state_format}; --feature-cache-gib is {config.feature_cache_gib:g}. Raise it, choose "
             "--feature-cache-dtype bf16 or fewer --augment-views, or set it to 0 to run the encoder in every step."
         )
+    run.waves.release()  # a training clip is read at most once more: to be encoded
     console.print(
         f"encoder states are kept in {cache.store.folder}: {state_format}, {views} view(s), {wanted / GIB:.2f} GiB"
     )

@@ -184,6 +184,7 @@ def load_data(run: Run, manifests: Manifests) -> RunData:
         guardrail_dev=loaded.sets.get("guardrail_dev"),
     )
     data.leakage.update(_check_leaks(run, data))
+    run.waves.flush()
     for name, text in splits.items():
         console.print(f"{name}: {text}")
     return data
