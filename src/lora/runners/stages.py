@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,9 +30,9 @@ from lora.model.adapters import (
     strength_of,
     trainable_parameters,
 )
-from lora.model.feature_cache import EncoderCache
 from lora.model.load import load_bundle
 from lora.model.methods import start_adaptation
+from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
 from lora.runners.progress import console, progress_bar
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
@@ -118,9 +118,7 @@ def train(
     if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
         set_seed(config.seed, device_specific=True)
     augment = _build_augment(run)
-    # Augmented audio is new in every epoch, so its states are too.
-    keeps_states = not adaptation.adapts_encoder and augment is None
-    cache = EncoderCache(run.recognizer.encode) if keeps_states else None
+    cache = open_encoder_cache(run, adaptation, training_data)
     settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
     trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
     history: list[JsonObject] = []
@@ -141,7 +139,8 @@ def train(
                 on_evaluation(step, evaluation.score[0])
             return evaluation
 
-        result = trainer.train(training_data, evaluate, record)
+        with closing(cache) if cache is not None else nullcontext():
+            result = trainer.train(training_data, evaluate, record)
     seconds = time.monotonic() - started
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)
