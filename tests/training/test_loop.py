@@ -263,7 +263,7 @@ def test_the_replay_ratio_divides_the_audio_of_a_step(toy_bundle: Bundle, make_c
     batches: list[list[str]] = []
     config = replace(CONFIG, batch_seconds=8.0, replay_ratio=0.25, max_steps=1, eval_interval=1)
     trainer = build_trainer(toy_bundle, config)
-    step = trainer._step
+    step = trainer.step
 
     def spy(number: int, domain: list[Example], replay: list[Example]) -> JsonObject:
         for part in (domain, replay):
@@ -273,7 +273,7 @@ def test_the_replay_ratio_divides_the_audio_of_a_step(toy_bundle: Bundle, make_c
             assert limit / 2 < padded <= limit
         return step(number, domain, replay)
 
-    trainer._step = spy  # type: ignore[method-assign]
+    trainer.step = spy  # type: ignore[method-assign]
     train(trainer, TrainingData(examples[:40], examples[40:]), (0.5, 0.4))
     assert set(batches[0]) <= {example.id for example in examples[:40]}
     assert set(batches[1]) <= {example.id for example in examples[40:]}
