@@ -150,6 +150,9 @@ class ExperimentConfig:
     device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
     precision: Precision = option("auto", help="training precision; auto is bf16 on CUDA, fp32 elsewhere")
     cache_dir: Path | None = option(None, help="baseline cache; .cache beside the output folder unless given")
+    dry_run: bool = option(
+        False, help="read and check everything, show the resolved options, estimate time and memory, write nothing"
+    )
     allow_leakage: bool = option(False, help="go on where training and evaluation share clips; the report shows it")
     allow_outside_audio: bool = option(False, help="accept audio paths outside a manifest's folder")
 
