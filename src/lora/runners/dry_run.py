@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.model.methods import start_adaptation
 from lora.runners import inputs, output, stages
@@ -48,7 +49,13 @@ def estimate_experiment(config: ExperimentConfig) -> DryRun:
         InputError, CheckFailed: as `run_experiment`.
     """
     config.check()
-    output.check_output(config)
+    with processes.one_fate(config.device):
+        return _estimate(config)
+
+
+def _estimate(config: ExperimentConfig) -> DryRun:
+    if processes.is_main():
+        output.check_output(config)
     single = replace(config, seeds=None)
     manifests = inputs.read_manifests(single)
     run = inputs.open_run(single)

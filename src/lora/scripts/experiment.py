@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.runners.experiment import run_experiment
 from lora.scripts.cli import Command, run_command
@@ -13,7 +14,9 @@ def run(options: ExperimentConfig) -> None:
     if options.dry_run:
         from lora.runners.dry_run import estimate_experiment
 
-        print(estimate_experiment(options).text())
+        found = estimate_experiment(options)
+        if processes.is_main():
+            print(found.text())
     elif options.seeds is None:
         run_experiment(options)
     else:
@@ -26,6 +29,7 @@ COMMAND = Command(
     name="experiment",
     options=ExperimentConfig,
     run=run,
+    several_processes=True,
     description="Measure the base model, train an adapter, measure again, decide, and write artifacts and a report.",
     examples="""
         moonshine-lora experiment --output-dir outputs/radio --dataset-path data/radio_train.jsonl \\
@@ -36,6 +40,7 @@ COMMAND = Command(
         moonshine-lora experiment --model-id UsefulSensors/moonshine-tiny --output-dir outputs/tiny \\
           --dataset-path train.jsonl --replay-manifest clean_train.jsonl \\
           --manifest-path test.jsonl --guardrail-manifest clean_test.jsonl
+        torchrun --nproc-per-node 4 -m lora experiment --config outputs/tiny/config.yaml
     """,
 )
 
