@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lora.errors import ConfigError
 from lora.units import Seconds
 
+TrackerName = Literal["trackio", "wandb", "mlflow"]
 TargetPreset = Literal["decoder-attention", "attention", "decoder", "encoder", "all-linear"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -149,6 +150,9 @@ class ExperimentConfig:
     )
     device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
     precision: Precision = option("auto", help="training precision; auto is bf16 on CUDA, fp32 elsewhere")
+    trackers: list[TrackerName] = option(
+        default_factory=list, help="further trackers beside the TensorBoard files that every run writes"
+    )
     cache_dir: Path | None = option(None, help="baseline cache; .cache beside the output folder unless given")
     allow_leakage: bool = option(False, help="go on where training and evaluation share clips; the report shows it")
     allow_outside_audio: bool = option(False, help="accept audio paths outside a manifest's folder")
@@ -195,6 +199,8 @@ class ExperimentConfig:
         if self.seeds is not None and not all(0 <= seed < 2**31 for seed in self.seeds):
             problems.append(f"seeds: got {self.seeds}, expected each from 0 to {2**31 - 1}")
         problems += [f"strengths: got {value}, expected 0 to 4" for value in self.strengths if not 0 <= value <= 4]
+        if len(set(self.trackers)) < len(self.trackers):
+            problems.append(f"trackers: got {self.trackers}, expected each once")
         if not self.strengths:
             problems.append("strengths: got none, expected at least one, for example 1.0")
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):

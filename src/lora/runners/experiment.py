@@ -23,24 +23,27 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
 
     Raises:
         InputError: a manifest, an option, the model or the device is wrong; all faults of a kind at once.
+        SetupError: the package of a tracker is missing.
         CheckFailed: the alignment check did not pass, or a loss was not finite.
     """
     if config.seeds is not None:
         raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
-    from lora.runners import inputs, outcome, output, stages
+    from lora.runners import inputs, outcome, output, stages, trackers
 
     config.check()
+    trackers.check_trackers(config)
     output.check_output(config)
     manifests = inputs.read_manifests(config)
     run = inputs.open_run(config)
     data = inputs.load_data(run, manifests)
     baseline = stages.score_baselines(run, data)
     alignment = stages.check_objective(run, data, baseline)
-    with output.staged_output(config) as folder:
-        training = stages.train(run, data, baseline, folder, on_evaluation)
+    with output.staged_output(config) as folder, trackers.track(run, folder) as tracking:
+        training = stages.train(run, data, baseline, folder, tracking, on_evaluation)
         tuned = stages.score_tuned(run, data, baseline, folder)
         metrics = outcome.judge(run, data, baseline, alignment, training, tuned)
         outcome.write_results(run, data, baseline, tuned, metrics, folder)
+        tracking.log_result(metrics)
     outcome.announce(run, metrics)
     return metrics
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
@@ -13,7 +12,7 @@ from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
-from lora.errors import ConfigError, SetupError
+from lora.errors import ConfigError
 from lora.evaluation.intervals import minimum_detectable_difference
 from lora.evaluation.score import SetScore, score_baseline, score_set
 from lora.files import write_jsonl
@@ -33,6 +32,7 @@ from lora.model.load import load_bundle
 from lora.model.methods import start_adaptation
 from lora.runners.inputs import Run, RunData
 from lora.runners.progress import console, progress_bar
+from lora.runners.trackers import Tracking
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
 from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import OBJECTIVES
@@ -102,6 +102,7 @@ def train(
     data: RunData,
     baseline: dict[str, SetScore],
     folder: Path,
+    tracking: Tracking,
     on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Train the adapter, keep its best state, write `lora_adapter/`, `processor/` and `history.jsonl`."""
@@ -111,19 +112,19 @@ def train(
     training_data = _teach(run, data.training)
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
-    accelerator = _build_accelerator(run)
     augment = _build_augment(run)
     # Augmented audio is new in every epoch, so its states are too.
     keeps_states = not adaptation.adapts_encoder and augment is None
     cache = EncoderCache(run.recognizer.encode) if keeps_states else None
     settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
-    trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
+    trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, tracking.accelerator, cache, augment)
     history: list[JsonObject] = []
     started = time.monotonic()
     with progress_bar("training", config.max_steps) as report:
 
         def record(row: JsonObject) -> None:
             history.append(row)
+            tracking.log_row(row)
             if "loss" in row:
                 report(1, f"training, loss {row['loss']:.3f}")
 
@@ -137,6 +138,7 @@ def train(
     seconds = time.monotonic() - started
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)
+    tracking.log_strengths(curve, result.steps)
     save_adapter(
         model, bundle, folder / "lora_adapter", preprocess=run.recognizer.preprocess, decode=run.recognizer.decode
     )
@@ -208,18 +210,6 @@ def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> flo
     if best <= 0:
         return strengths[gains.index(best)]
     return min(strength for strength, gain in zip(strengths, gains, strict=True) if gain >= GAIN_KEPT * best)
-
-
-def _build_accelerator(run: Run) -> Accelerator:
-    accelerator = Accelerator(
-        mixed_precision="no" if run.precision == "fp32" else run.precision, cpu=run.bundle.device.type == "cpu"
-    )
-    if accelerator.num_processes > 1:
-        raise SetupError(
-            f"{accelerator.num_processes} processes were launched; an experiment runs in one. Start it without "
-            "`accelerate launch` or `torchrun`."
-        )
-    return accelerator
 
 
 def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str) -> Evaluation:

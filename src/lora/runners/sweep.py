@@ -97,9 +97,10 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
     Raises:
         InputError, CheckFailed: as `run_experiment`.
     """
-    from lora.runners import inputs, stages
+    from lora.runners import inputs, stages, trackers
 
     config.check()
+    trackers.check_trackers(config)
     manifests = inputs.read_manifests(config)
     run = inputs.open_run(config)
     data = inputs.load_data(run, manifests)
@@ -112,7 +113,8 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
         on_evaluation(step, score)
 
     with tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder:
-        stages.train(run, data, baseline, Path(folder), record)
+        with trackers.track(run, Path(folder)) as tracking:
+            stages.train(run, data, baseline, Path(folder), tracking, record)
     return min(scores)
 
 
