@@ -12,9 +12,9 @@ from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
-from lora.errors import ConfigError
+from lora.errors import CheckFailed, ConfigError
 from lora.evaluation.intervals import minimum_detectable_difference
-from lora.evaluation.score import SetScore, score_baseline, score_set
+from lora.evaluation.score import SetScore, UtteranceScore, score_baseline, score_set
 from lora.files import write_jsonl
 from lora.model.adapters import (
     AdapterConfig,
@@ -243,7 +243,11 @@ def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str
 
 
 def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: Path) -> Tuned:
-    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets."""
+    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets.
+
+    Raises:
+        CheckFailed: with the adapter switched off the texts are not the baseline's.
+    """
     bundle = load_bundle(run.config.model_id, run.bundle.device)
     model, record = load_adapter(bundle, folder / "lora_adapter")
     recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
@@ -256,6 +260,26 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     few = data.domain.examples[:8]
     with adapter_off(model):
         texts = [transcript.text for transcript in recognizer.transcribe([example.wave for example in few])]
-    restored = texts == [score.hypothesis for score in before[: len(few)]]
-    efficacy = {"delta_norm": delta_norm(model), "outputs_changed": changed, "switched_off_equals_baseline": restored}
+    require_restored(before[: len(few)], texts)
+    efficacy = {"delta_norm": delta_norm(model), "outputs_changed": changed, "switched_off_equals_baseline": True}
     return Tuned(scores, efficacy)
+
+
+def require_restored(baseline: Sequence[UtteranceScore], texts: Sequence[str]) -> None:
+    """Refuse a result whose baseline is not what the model says with the adapter switched off.
+
+    Raises:
+        CheckFailed: every utterance whose text differs.
+    """
+    problems = [
+        f"{score.id}: baseline {score.hypothesis!r}, adapter switched off {text!r}"
+        for score, text in zip(baseline, texts, strict=True)
+        if score.hypothesis != text
+    ]
+    if problems:
+        raise CheckFailed(
+            "with the adapter switched off the model does not give the baseline's texts, so the comparison would be "
+            "tainted: the base weights are not those that were measured, or the baseline cache is stale. Remove the "
+            "cache (--cache-dir) and run again",
+            problems,
+        )

@@ -112,9 +112,11 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
         scores.append(score)
         on_evaluation(step, score)
 
-    with tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder:
-        with trackers.track(run, Path(folder)) as tracking:
-            stages.train(run, data, baseline, Path(folder), tracking, record)
+    with (
+        tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder,
+        trackers.track(run, Path(folder)) as tracking,
+    ):
+        stages.train(run, data, baseline, Path(folder), tracking, record)
     return min(scores)
 
 
