@@ -126,7 +126,10 @@ class ExperimentConfig:
     warmup_ratio: float = option(0.1, help="part of the steps with rising learning rate; then cosine decay to zero")
     weight_decay: float = option(0.01, help="AdamW weight decay")
     batch_seconds: float = option(120.0, help="audio in one optimizer step, replay included")
-    gradient_accumulation: int = option(1, help="parts in which a step's batch is computed")
+    gradient_accumulation: int = option(1, help="parts in which a step's batch is computed; more where memory runs out")
+    gradient_checkpointing: bool = option(
+        False, help="keep less for the backward pass and compute it again: less memory, about a third more time"
+    )
     max_grad_norm: float = option(1.0, help="gradients are scaled down to this norm")
     eval_interval: int = option(50, help="steps between evaluations by generation on the development sets")
     wer_stop_threshold: float = option(

@@ -6,13 +6,14 @@ Importing this module loads no torch, so that `python -m lora.runners.experiment
 import sys
 from collections.abc import Callable
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.errors import ConfigError
 from lora.units import JsonObject
 
 
 def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None = None) -> JsonObject:
-    """Run one experiment and return its metrics.
+    """Run one experiment and return its metrics; several processes run it together (`lora.processes`).
 
     Everything is read and checked before `config.output_dir` is touched; the folder appears, or is
     replaced, as a whole when the run has succeeded.
@@ -28,11 +29,17 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
     """
     if config.seeds is not None:
         raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
+    config.check()
+    with processes.one_fate(config.device):
+        return _run(config, on_evaluation)
+
+
+def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None) -> JsonObject:
     from lora.runners import inputs, outcome, output, stages, trackers
 
-    config.check()
     trackers.check_trackers(config)
-    output.check_output(config)
+    if processes.is_main():
+        output.check_output(config)
     manifests = inputs.read_manifests(config)
     run = inputs.open_run(config)
     data = inputs.load_data(run, manifests)
@@ -41,10 +48,10 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
     with output.staged_output(config) as folder, trackers.track(run, folder) as tracking:
         training = stages.train(run, data, baseline, folder, tracking, on_evaluation)
         tuned = stages.score_tuned(run, data, baseline, folder)
-        metrics = outcome.judge(run, data, baseline, alignment, training, tuned)
-        outcome.write_results(run, data, baseline, tuned, metrics, folder)
+        metrics = processes.from_main(lambda: outcome.conclude(run, data, baseline, alignment, training, tuned, folder))
         tracking.log_result(metrics)
-    outcome.announce(run, metrics)
+    if processes.is_main():
+        outcome.announce(run, metrics)
     return metrics
 
 

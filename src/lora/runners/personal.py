@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora import processes
 from lora.config import ExperimentConfig, option
 from lora.data.manifest import Utterance, iter_manifest, read_manifest
 from lora.data.manifest_tools import measure
@@ -16,7 +17,7 @@ from lora.data.partition import Part
 from lora.data.partition import divide as divide_rows
 from lora.data.placement import check_output as check_manifest_output
 from lora.data.placement import write_placed
-from lora.errors import ConfigError, InputError, ManifestError
+from lora.errors import ConfigError, InputError, ManifestError, SetupError
 from lora.runners.build import BuildOptions, build_manifest
 from lora.runners.experiment import run_experiment
 from lora.runners.output import check_output
@@ -106,6 +107,11 @@ def run_personal(options: PersonalOptions, overrides: Mapping[str, Any] | None =
         InputError: an option or the folder is wrong, or holds too few recordings.
         SetupError, CheckFailed: as `build_manifest` and `run_experiment`.
     """
+    if processes.launched() > 1:
+        raise SetupError(
+            f"{processes.launched()} processes were launched; personal adaptation runs in one. Start it without "
+            "`torchrun` or `accelerate launch`."
+        )
     data_dir = options.data_dir or options.output_dir.with_name(f"{options.output_dir.name}-data")
     guards = choose_guards(options, data_dir)
     config = plan_experiment(options, overrides or {}, guards, data_dir)

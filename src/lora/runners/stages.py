@@ -1,13 +1,15 @@
 """The measuring and training stages of an experiment, in their order; `experiment.py` is the table of contents."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate.utils import set_seed
 from peft import PeftModel
 
+from lora import processes
 from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
@@ -40,7 +42,7 @@ from lora.training.teacher import teach
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
 
 OVER_BUDGET_WEIGHT = 10.0
-GAIN_KEPT = 0.9
+GAIN_KEPT = 0.95
 TRIPWIRE = 0.2
 """Training stops when this many more of the development texts than the baseline's are empty or do not end."""
 
@@ -70,7 +72,8 @@ def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:
     """Score the base model on every set, from the cache where the content is the same."""
     scores = {}
     for evaluation_set in (*data.reported, *data.development):
-        with progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples)) as report:
+        bar = progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples))
+        with bar as report, _halving_told(run.recognizer):
             score, cached = score_baseline(run.recognizer, evaluation_set, run.cache_dir, report)
         scores[evaluation_set.name] = score
         smallest = minimum_detectable_difference(score.counts(), clusters=evaluation_set.speakers)
@@ -112,6 +115,8 @@ def train(
     training_data = _teach(run, data.training)
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
+    if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
+        set_seed(config.seed, device_specific=True)
     augment = _build_augment(run)
     # Augmented audio is new in every epoch, so its states are too.
     keeps_states = not adaptation.adapts_encoder and augment is None
@@ -127,6 +132,9 @@ def train(
             tracking.log_row(row)
             if "loss" in row:
                 report(1, f"training, loss {row['loss']:.3f}")
+            if "out_of_memory" in row:
+                parts = row["out_of_memory"]["gradient_accumulation"]
+                console.print(f"  step {row['step']}: out of memory; computed again, and from now on, in {parts} parts")
 
         def evaluate(step: int) -> Evaluation:
             evaluation = _evaluate(run, data, baseline, f"step {step}")
@@ -202,7 +210,7 @@ def _choose_strength(run: Run, data: RunData, baseline: dict[str, SetScore], mod
 def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> float:
     """Return the smallest strength that keeps `GAIN_KEPT` of the largest gain.
 
-    The last tenth of the gain on a development set costs the most of what the model had: a flatter adapter is
+    The last part of the gain on a development set costs the most of what the model had: a flatter adapter is
     safer on speech that no set stands for, in the spirit of the one-standard-error rule (Breiman et al., 1984).
     Without any gain the strength with the largest one is returned.
     """
@@ -212,19 +220,31 @@ def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> flo
     return min(strength for strength, gain in zip(strengths, gains, strict=True) if gain >= GAIN_KEPT * best)
 
 
+@contextmanager
+def _halving_told(recognizer: Recognizer) -> Iterator[None]:
+    """Say so where the evaluation inside ran out of memory and went on in smaller batches."""
+    before = recognizer.batch_seconds
+    yield
+    if recognizer.batch_seconds < before:
+        console.print(f"  out of memory: evaluation goes on in batches of {recognizer.batch_seconds:.1f} s of audio")
+
+
 def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str) -> Evaluation:
     """Score the development sets; what is kept has the lowest domain WER within the guardrail's budget."""
     if label == "step 0":
         # A fresh adapter changes nothing (B is zero), so these are the baseline's scores.
         scores = {evaluation_set.name: baseline[evaluation_set.name] for evaluation_set in data.development}
     else:
-        scores = {
-            evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
-            for evaluation_set in data.development
-        }
+        with _halving_told(run.recognizer):
+            scores = {
+                evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
+                for evaluation_set in data.development
+            }
     domain = scores["domain_dev"]
     wer = domain.wer() or 0.0
     record: JsonObject = {"validation_wer": wer, "validation_loss": domain.loss}
+    if run.recognizer.batch_seconds < run.config.eval_batch_seconds:
+        record["out_of_memory"] = {"eval_batch_seconds": run.recognizer.batch_seconds}
     penalised = wer
     if data.guardrail_dev is not None:
         guard = scores["guardrail_dev"].wer() or 0.0
@@ -250,10 +270,12 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     """
     bundle = load_bundle(run.config.model_id, run.bundle.device)
     model, record = load_adapter(bundle, folder / "lora_adapter")
+    processes.require_equal("the saved adapters", (record.adapter_sha256, record.config_sha256))
     recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
     scores = {}
     for evaluation_set in data.reported:
-        with progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples)) as report:
+        bar = progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples))
+        with bar as report, _halving_told(recognizer):
             scores[evaluation_set.name] = score_set(recognizer, evaluation_set, report)
     before, after = baseline["domain"].utterances, scores["domain"].utterances
     changed = sum(old.hypothesis != new.hypothesis for old, new in zip(before, after, strict=True))

@@ -87,7 +87,7 @@ def track(run: "Run", folder: Path) -> Iterator[Tracking]:
     """Start the trackers of a run that is written to `folder`, and end them with the block.
 
     Raises:
-        SetupError: several processes were launched, or Accelerate does not offer a tracker that was asked for.
+        SetupError: Accelerate does not offer a tracker that was asked for.
     """
     from accelerate import Accelerator
     from accelerate.tracking import TensorBoardTracker
@@ -98,11 +98,6 @@ def track(run: "Run", folder: Path) -> Iterator[Tracking]:
         cpu=run.bundle.device.type == "cpu",
         log_with=[TensorBoardTracker(EVENTS_FOLDER, folder), *config.trackers],
     )
-    if accelerator.num_processes > 1:
-        raise SetupError(
-            f"{accelerator.num_processes} processes were launched; an experiment runs in one. Start it without "
-            "`accelerate launch` or `torchrun`."
-        )
     started = [str(tracker) for tracker in accelerator.log_with[1:]]
     absent = [name for name in config.trackers if name not in started]
     if absent:
