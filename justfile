@@ -25,6 +25,10 @@ run config="configs/demo.yaml":
 real seed="42":
     @make --no-print-directory real SEED={{ quote(seed) }}
 
+# Adapt to one speaker: just personal recordings --output-dir outputs/me
+personal *ARGS: sync
+    @{{ python }} -m lora personal {{ ARGS }}
+
 # Any command: just lora build-manifest --help
 lora *ARGS: sync
     @{{ python }} -m lora {{ ARGS }}

@@ -17,7 +17,7 @@ from lora.errors import ConfigError
 from lora.evaluation.intervals import PairedDifference
 from lora.evaluation.wer import ErrorCounts
 
-RULE = DecisionRule(guardrail_budget=0.01, headroom_floor=0.05, catastrophic_factor=2.0)
+RULE = DecisionRule(guardrail_budgets=(0.01,), headroom_floor=0.05, catastrophic_factor=2.0)
 
 
 def compared(name: str, baseline: float, tuned: float, ci95: tuple[float, float] | None) -> SetComparison:
@@ -78,6 +78,30 @@ def test_any_rate_over_the_budget_after_a_perfect_baseline_is_a_catastrophe() ->
     assert "catastrophic" in verdict.reasons[0]
 
 
+def test_each_guardrail_has_its_own_budget_and_the_reason_names_it() -> None:
+    strict, loose = compared("strict", 0.20, 0.204, (0.0, 0.008)), compared("loose", 0.20, 0.22, (0.0, 0.04))
+    rule = DecisionRule(guardrail_budgets=(0.002, 0.03))
+    verdict = decide(BETTER, [strict, loose], rule)
+    assert verdict.decision == "reject"
+    assert verdict.reasons[0].startswith("Guardrail strict")
+    assert verdict.reasons[0].endswith("over the budget of +0.2 points.")
+    assert "Guardrail loose" in verdict.reasons[2]
+    assert "within the budget of +3.0 points" in verdict.reasons[2]
+    assert decide(BETTER, [loose, strict], rule).decision == "reject"
+    assert decide(BETTER, [compared("us", 0.02, 0.021, (-0.002, 0.004)), loose], rule).decision == "accept"
+    with pytest.raises(ConfigError, match="got 2 budgets for 3 guardrails"):
+        decide(BETTER, [SAFE, SAFE, loose], rule)
+
+
+def test_an_adapter_that_changes_no_output_is_named_and_never_accepted() -> None:
+    unchanged = compared("d", 0.4, 0.4, (0.0, 0.0))
+    verdict = decide(unchanged, [SAFE], RULE, outputs_changed=0)
+    assert verdict.decision == "inconclusive"
+    assert any("changed no output on the domain" in reason for reason in verdict.reasons)
+    others = decide(unchanged, [SAFE], RULE, outputs_changed=1).reasons
+    assert not any("changed no output" in reason for reason in others)
+
+
 def test_reasons_carry_the_numbers_in_percent_and_points() -> None:
     verdict = decide(BETTER, [SAFE], RULE)
     assert verdict.reasons == [
@@ -124,7 +148,13 @@ def test_the_relative_reduction_of_nothing_is_undefined() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"guardrail_budget": -0.01}, {"guardrail_budget": 1.0}, {"headroom_floor": 5}, {"catastrophic_factor": 1}],
+    [
+        {"guardrail_budgets": (-0.01,)},
+        {"guardrail_budgets": (0.01, 1.0)},
+        {"guardrail_budgets": ()},
+        {"headroom_floor": 5},
+        {"catastrophic_factor": 1},
+    ],
 )
 def test_thresholds_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):

@@ -32,7 +32,7 @@ LAYERS = [
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "scipy", "matplotlib", "pyarrow")
+HEAVY = ("torch", "transformers", "peft", "datasets", "accelerate", "scipy", "matplotlib", "pyarrow", "tensorboard")
 
 
 def imported_modules(source: str, package: str) -> Iterator[tuple[int, str]]:

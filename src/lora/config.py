@@ -12,6 +12,7 @@ from typing import Any, Literal
 from lora.errors import ConfigError
 from lora.units import Seconds
 
+TrackerName = Literal["trackio", "wandb", "mlflow"]
 TargetPreset = Literal["decoder-attention", "attention", "decoder", "encoder", "all-linear"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -25,12 +26,14 @@ def option(
     positional: bool = False,
     choices: Sequence[Any] | None = None,
     default_factory: Any = dataclasses.MISSING,
+    allow_single: bool = False,
 ) -> Any:
     """Declare one dataclass field that is also a command line option.
 
     Without a default the option is required. `list[T]` takes one or more values; `bool` becomes `--x/--no-x`.
+    A YAML file must give a list for `list[T]`, unless `allow_single` lets one value stand for a list of one.
     """
-    metadata = {"help": help, "positional": positional, "choices": choices}
+    metadata = {"help": help, "positional": positional, "choices": choices, "allow_single": allow_single}
     # field() is overloaded on which default is given, so the absent ones cannot be passed explicitly.
     given = {"default": default, "default_factory": default_factory}
     return dataclasses.field(
@@ -138,7 +141,11 @@ class ExperimentConfig:
     wer_stop_threshold: float = option(
         1.5, help="stop when the development WER exceeds this multiple of the baseline's"
     )
-    guardrail_budget: float = option(0.01, help="WER that a guardrail may lose, as a fraction (0.01 is one point)")
+    guardrail_budget: list[float] = option(
+        default_factory=lambda: [0.01],
+        help="WER that a guardrail may lose, as a fraction (0.01 is one point); one for all, or one each in order",
+        allow_single=True,
+    )
     selection_budget: float = option(
         0.0,
         help="WER that the guardrail's development set may lose before a state is held back; less than the "
@@ -158,6 +165,9 @@ class ExperimentConfig:
     )
     device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
     precision: Precision = option("auto", help="training precision; auto is bf16 on CUDA, fp32 elsewhere")
+    trackers: list[TrackerName] = option(
+        default_factory=list, help="further trackers beside the TensorBoard files that every run writes"
+    )
     cache_dir: Path | None = option(
         None, help="baselines and encoder states of earlier runs; .cache beside the output folder unless given"
     )
@@ -203,7 +213,6 @@ class ExperimentConfig:
             ("max_grad_norm", 1e-6, 1e6),
             ("eval_interval", 1, 10_000_000),
             ("wer_stop_threshold", 1.0, 1e6),
-            ("guardrail_budget", 0.0, 1.0),
             ("selection_budget", 0.0, 1.0),
             ("max_seconds", 0.5, 3600.0),
             ("tokens_per_second", 0.1, 1000.0),
@@ -222,12 +231,22 @@ class ExperimentConfig:
         if self.seeds is not None and not all(0 <= seed < 2**31 for seed in self.seeds):
             problems.append(f"seeds: got {self.seeds}, expected each from 0 to {2**31 - 1}")
         problems += [f"strengths: got {value}, expected 0 to 4" for value in self.strengths if not 0 <= value <= 4]
+        if len(set(self.trackers)) < len(self.trackers):
+            problems.append(f"trackers: got {self.trackers}, expected each once")
         if not self.strengths:
             problems.append("strengths: got none, expected at least one, for example 1.0")
         if self.augment_views and not self.augment:
             problems.append("augment_views: nothing is drawn without augment. Give --augment, or leave it out")
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
             problems.append("method full has no factors: flat_sigma must be 0 and lora_plus 1")
+        problems += [
+            f"guardrail_budget: got {value}, expected 0 to 1" for value in self.guardrail_budget if not 0 <= value < 1
+        ]
+        if len(self.guardrail_budget) not in (1, len(self.guardrail_manifest)):
+            problems.append(
+                f"guardrail_budget: got {len(self.guardrail_budget)} for {len(self.guardrail_manifest)} guardrail(s), "
+                "expected one for all, or one each in the order of guardrail_manifest"
+            )
         if not self.guardrail_manifest:
             problems.append("guardrail_manifest: got none, expected at least one set that must not get worse")
         if problems:

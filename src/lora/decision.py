@@ -8,9 +8,10 @@ The rule, in this order:
 1. *reject* if the domain is shown worse (its whole interval is above zero), or a guardrail is over its
    budget (the measured difference, not the interval, exceeds it: a budget is a limit on what was seen),
    or a guardrail's whole interval is above the budget, or any set regressed catastrophically (more than
-   `catastrophic_factor` times the baseline, and by more than the budget: two errors after one are no
-   catastrophe).
-2. *inconclusive* if the domain's interval includes zero, or a number that the rule needs is undefined.
+   `catastrophic_factor` times the baseline, and by more than its budget, the domain by more than the smallest:
+   two errors after one are no catastrophe).
+2. *inconclusive* if the domain's interval includes zero, or the adapter changed no output on it, or a number
+   that the rule needs is undefined.
 3. *accept* otherwise: the domain's whole interval is below zero and every guardrail is within its budget.
 
 A guardrail interval that merely reaches above the budget does not block acceptance, since small guardrail
@@ -46,7 +47,7 @@ class DecisionRule:
     """Thresholds, as fractions.
 
     Attributes:
-        guardrail_budget: how much worse a guardrail's rate may be measured.
+        guardrail_budgets: how much worse each guardrail's rate may be measured; one for all, or one each in order.
         headroom_floor: domain baseline below which there is little left to win.
         catastrophic_factor: multiple of a baseline that is named a catastrophic regression.
 
@@ -54,20 +55,35 @@ class DecisionRule:
         ConfigError: a threshold is out of its range.
     """
 
-    guardrail_budget: float = 0.01
+    guardrail_budgets: tuple[float, ...] = (0.01,)
     headroom_floor: float = 0.05
     catastrophic_factor: float = 2.0
 
     def __post_init__(self) -> None:
         problems = []
-        if not 0 <= self.guardrail_budget < 1:
-            problems.append(f"guardrail_budget: got {self.guardrail_budget}; expected a fraction from 0 to below 1.")
+        wrong = [budget for budget in self.guardrail_budgets if not 0 <= budget < 1]
+        if wrong or not self.guardrail_budgets:
+            got = ", ".join(map(str, wrong)) or "none"
+            problems.append(f"guardrail_budgets: got {got}; expected fractions from 0 to below 1.")
         if not 0 <= self.headroom_floor < 1:
             problems.append(f"headroom_floor: got {self.headroom_floor}; expected a fraction from 0 to below 1.")
         if not self.catastrophic_factor > 1:
             problems.append(f"catastrophic_factor: got {self.catastrophic_factor}; expected more than 1.")
         if problems:
             raise ConfigError("decision rule: values out of range. 0.01 is one point of WER.", problems)
+
+    def budgets_of(self, num_guardrails: int) -> tuple[float, ...]:
+        """Return one budget a guardrail.
+
+        Raises:
+            ConfigError: there are several budgets, and another number of guardrails.
+        """
+        if len(self.guardrail_budgets) not in (1, num_guardrails):
+            raise ConfigError(
+                f"decision rule: got {len(self.guardrail_budgets)} budgets for {num_guardrails} guardrails; expected "
+                "one for all, or one each."
+            )
+        return self.guardrail_budgets if len(self.guardrail_budgets) > 1 else self.guardrail_budgets * num_guardrails
 
 
 @dataclass(frozen=True)
@@ -110,13 +126,32 @@ def assess_headroom(baseline_wer: float | None, rule: DecisionRule) -> Headroom:
     return Headroom(baseline_wer, True, f"Baseline WER on the domain is {percent(baseline_wer)} ({floor} or more).")
 
 
-def decide(domain: SetComparison, guardrails: Sequence[SetComparison], rule: DecisionRule) -> Verdict:
-    """Apply the rule of this module to one run."""
+def decide(
+    domain: SetComparison,
+    guardrails: Sequence[SetComparison],
+    rule: DecisionRule,
+    *,
+    outputs_changed: int | None = None,
+) -> Verdict:
+    """Apply the rule of this module to one run.
+
+    Args:
+        guardrails: in the order of the rule's budgets.
+        outputs_changed: how many of the domain's texts the adapter changed; `None` where it was not counted.
+
+    Raises:
+        ConfigError: the rule has several budgets, and another number than there are guardrails.
+    """
     found: dict[Decision, list[str]] = {"reject": [], "inconclusive": [], "accept": []}
     decision, reason = _judge_domain(domain, rule)
     found[decision].append(reason)
-    for guardrail in guardrails:
-        decision, reason = _judge_guardrail(guardrail, rule)
+    if outputs_changed == 0:
+        found["inconclusive"].append(
+            "The adapter changed no output on the domain: it does nothing there at the strength that it has. "
+            "Train longer, at a higher learning rate or on other targets."
+        )
+    for guardrail, budget in zip(guardrails, rule.budgets_of(len(guardrails)), strict=True):
+        decision, reason = _judge_guardrail(guardrail, rule, budget)
         found[decision].append(reason)
     notes = [] if guardrails else ["No guardrail was given: harm to other speech was not measured."]
     headroom = assess_headroom(domain.baseline, rule)
@@ -130,7 +165,7 @@ def decide(domain: SetComparison, guardrails: Sequence[SetComparison], rule: Dec
 
 def _judge_domain(domain: SetComparison, rule: DecisionRule) -> tuple[Decision, str]:
     what = f"Domain {domain.name}: {describe_change(domain)}"
-    if _is_catastrophic(domain, rule):
+    if _is_catastrophic(domain, rule, min(rule.guardrail_budgets)):
         return "reject", f"{what}: catastrophic regression, over {rule.catastrophic_factor:g} times the baseline."
     if domain.delta is None or domain.ci95 is None:
         return "inconclusive", f"{what}: too little data for an interval. Evaluate more utterances."
@@ -142,10 +177,10 @@ def _judge_domain(domain: SetComparison, rule: DecisionRule) -> tuple[Decision, 
     return "inconclusive", f"{what}: the interval includes zero, so no change was shown."
 
 
-def _judge_guardrail(guardrail: SetComparison, rule: DecisionRule) -> tuple[Decision, str]:
-    what, budget = f"Guardrail {guardrail.name}: {describe_change(guardrail)}", rule.guardrail_budget
+def _judge_guardrail(guardrail: SetComparison, rule: DecisionRule, budget: float) -> tuple[Decision, str]:
+    what = f"Guardrail {guardrail.name}: {describe_change(guardrail)}"
     limit = f"the budget of {points(budget)} points"
-    if _is_catastrophic(guardrail, rule):
+    if _is_catastrophic(guardrail, rule, budget):
         return "reject", f"{what}: catastrophic regression, over {rule.catastrophic_factor:g} times the baseline."
     if guardrail.delta is None:
         return "inconclusive", f"{what}: not measured. Give a guardrail with reference words."
@@ -161,11 +196,11 @@ def _judge_guardrail(guardrail: SetComparison, rule: DecisionRule) -> tuple[Deci
     return "accept", f"{what}: within {limit}, the whole interval included."
 
 
-def _is_catastrophic(compared: SetComparison, rule: DecisionRule) -> bool:
+def _is_catastrophic(compared: SetComparison, rule: DecisionRule, budget: float) -> bool:
     if compared.baseline is None or compared.tuned is None:
         return False
     over_factor = compared.tuned > rule.catastrophic_factor * compared.baseline
-    return over_factor and compared.tuned - compared.baseline > rule.guardrail_budget
+    return over_factor and compared.tuned - compared.baseline > budget
 
 
 def describe_change(compared: SetComparison) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lora.runners import stages
 from lora.runners.experiment import run_experiment
 from lora.runners.provenance import command_of
 from lora.scripts import experiment
-from lora.scripts.cli import parse_options
+from lora.scripts.cli import parse_options, read_config_file
 from lora.training.alignment import AlignmentCheck
 
 CPU = torch.device("cpu")
@@ -367,6 +368,58 @@ def test_distillation_augmentation_and_strength_work_together(job: ExperimentCon
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     before = next(row["eval"] for row in history if row["step"] == 0)
     assert metrics["strength"][0]["domain_wer"] == before["validation_wer"]
+
+
+def test_every_guardrail_is_judged_by_its_own_budget(
+    job: ExperimentConfig, write_toy_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    second = write_toy_manifest(tmp_path / "second.jsonl", count=8, seed=30)
+    guardrails, budgets = [*job.guardrail_manifest, second], [0.03, 0.5]
+    config = replace(
+        job, output_dir=tmp_path / "run", guardrail_manifest=guardrails, guardrail_budget=budgets, max_steps=1
+    )
+    metrics = run_experiment(config)
+    assert [(row["name"], row["budget"]) for row in metrics["guardrails"]] == [("guardrail", 0.03), ("second", 0.5)]
+    for name, budget in (("guardrail", "+3.0"), ("second", "+50.0")):
+        (reason,) = [text for text in metrics["verdict"]["reasons"] if text.startswith(f"Guardrail {name}:")]
+        assert f"budget of {budget} points" in reason
+
+
+@pytest.mark.parametrize("budgets", [[0.01, 0.02], [0.01, 0.01, 0.01]])
+def test_budgets_that_do_not_fit_the_guardrails_are_refused(job: ExperimentConfig, budgets: list[float]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(job, guardrail_budget=budgets).check()
+    assert caught.value.problems == (
+        f"guardrail_budget: got {len(budgets)} for 1 guardrail(s), expected one for all, or one each in the order of "
+        "guardrail_manifest",
+    )
+
+
+def test_one_budget_in_a_config_file_stands_for_all(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    for text, expected in (("0.02", [0.02]), ("[0.02, 0.03]", [0.02, 0.03])):
+        path.write_text(f"guardrail_budget: {text}\n", encoding="utf-8")
+        assert read_config_file(experiment.COMMAND, path) == {"guardrail_budget": expected}
+    path.write_text("strengths: 0.5\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="correct these") as caught:
+        read_config_file(experiment.COMMAND, path)
+    assert caught.value.problems == ("strengths: got 0.5, expected a list of numbers",)
+
+
+def test_a_base_that_is_not_itself_with_the_adapter_off_fails_the_run(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def broken(model: torch.nn.Module) -> Iterator[None]:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        yield
+
+    monkeypatch.setattr(stages, "adapter_off", broken)
+    output = tmp_path / "out" / "run"
+    words = arguments(job, output, max_steps=1)
+    assert_refused(words, output, capsys, "with the adapter switched off", "toy-12-0: baseline", code=3)
 
 
 def test_distillation_without_replay_is_refused(job: ExperimentConfig, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_cli.adapting import check_enough, option_words, parse_progress, write_parts
+from lora_cli.adapting import check_enough, parse_progress
 from lora_cli.diff import plain_difference, word_difference
 from lora_cli.events import AdaptProgress
 from lora_cli.latency import LatencyLog, percentile
@@ -21,6 +21,7 @@ from lora_cli.wav import WavWriter
 from lora.config import PreprocessConfig
 from lora.data.manifest import read_manifest
 from lora.errors import ConfigError, InputError
+from lora.runners.personal import PersonalOptions, choose_guards, divide, gather, plan_experiment
 
 
 def add_take(store: Store, pcm: bytes) -> Entry:
@@ -194,9 +195,14 @@ def test_held_out_takes_are_never_in_the_training_manifest(data_dir: Path, tone:
     store = Store(data_dir, speaker="ada")
     for _ in range(12):
         store.correct(add_take(store, tone).id, "one")
-    train, held_out = (read_manifest(path) for path in write_parts(store))
-    assert (len(train), len(held_out)) == (9, 3)
-    assert not {row.id for row in train.utterances} & {row.id for row in held_out.utterances}
+    options = PersonalOptions(folder=store.root, output_dir=store.runs_dir / "voice-001")
+    data = store.runs_dir / "data"
+    config = plan_experiment(options, {}, choose_guards(options, data), data)
+    said = divide(gather(options, data), config, options)
+    assert said.startswith("recordings: 9 for training and development, 3 held out; as the recordings' own `part` says")
+    parts = {row["id"]: row["part"] for row in store.taught_rows()}
+    for path, part in ((config.dataset_path, "train"), (config.manifest_path, "heldout")):
+        assert {parts[row.id] for row in read_manifest(path).utterances} == {part}
 
 
 def test_progress_lines_are_told_from_other_lines() -> None:
@@ -204,14 +210,6 @@ def test_progress_lines_are_told_from_other_lines() -> None:
     assert parse_progress(line) == AdaptProgress("training", 3, 9, "training, loss 0.5")
     assert parse_progress("base model builtin:digits") is None
     assert parse_progress('{"other": 1}') is None
-
-
-def test_a_persons_own_training_options_win(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("max_steps: 7\nmodel_id: x\n", encoding="utf-8")
-    words = option_words(tmp_path / "mine.yaml")
-    assert words[:2] == ["--config", str(tmp_path / "mine.yaml")]
-    assert "--max-steps" not in words
-    assert "--eval-interval" in words
 
 
 def test_a_full_disk_leaves_the_last_good_history(data_dir: Path, tone: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,11 +104,6 @@ def adapted_layers(model: PeftModel) -> dict[str, LoraLayer]:
     }
 
 
-def adapts_encoder(model: PeftModel) -> bool:
-    """Tell whether any encoder layer carries an adapter; if none does, encoder states never change."""
-    return any(name.startswith("model.encoder.") for name in adapted_layers(model))
-
-
 def delta_norm(model: PeftModel) -> float:
     """Return the Frobenius norm of all weight changes together: sqrt(sum over layers of |W' - W|^2)."""
     squares = [weight_change(layer).square().sum().item() for layer in adapted_layers(model).values()]

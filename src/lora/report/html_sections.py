@@ -58,10 +58,9 @@ def _change(delta: float | None) -> str:
 
 def result_section(record: RunRecord) -> str:
     """Return both rates of every set with their intervals, the differences, and the other measures."""
-    budget = record.metrics["config"].get("guardrail_budget")
     return (
         '<section><h2>Baseline and tuned</h2><div class="two"><div><h3>WER with 95% intervals</h3>'
-        f"{_rate_rows(record)}</div><div><h3>Change, tuned minus baseline</h3>{_difference_rows(record, budget)}</div>"
+        f"{_rate_rows(record)}</div><div><h3>Change, tuned minus baseline</h3>{_difference_rows(record)}</div>"
         f"</div><p class='note'>{escape(_result_note(record))}</p>{_measures(record.metrics)}</section>"
     )
 
@@ -103,20 +102,20 @@ def _track_row(label: str, track: str, value: str, interval: str) -> str:
     )
 
 
-def _difference_rows(record: RunRecord, budget: float | None) -> str:
+def _difference_rows(record: RunRecord) -> str:
     """Return the differences; the domain has a scale of its own, or a guardrail's budget could not be seen."""
     sets = [(name, compared) for name, compared in record.sets if compared["delta"] is not None]
     rows = []
     for is_domain in (True, False):
-        lines = [(0.0, "zero")] if is_domain or budget is None else [(0.0, "zero"), (budget, "budget")]
         shown = [compared for name, compared in sets if (name == DOMAIN_SET) == is_domain]
-        edges = [value for row in shown for value in (row["delta"], *(row["ci95"] or ()))]
-        edges += [at for at, _ in lines]
-        axis = build_axis(min(edges), max(edges))
+        edges = [value for row in shown for value in (row["delta"], row.get("budget", 0.0), *(row["ci95"] or ()))]
+        axis = build_axis(min([0.0, *edges]), max([0.0, *edges]))
         for row in shown:
+            lines = [(0.0, "zero"), *([(row["budget"], "budget")] if "budget" in row else [])]
             track = interval_track(axis, row["delta"], row["ci95"], kind="tuned", lines=lines)
             rows.append(_track_row(str(row["name"]), track, points(row["delta"]), _signed_interval(row["ci95"])))
-    limit = "" if budget is None else f"; the dashed one is the guardrails' budget, {points(budget)}"
+    budgets = dict.fromkeys(points(row["budget"]) for _, row in sets if "budget" in row)
+    limit = f"; the dashed one is the guardrail's budget, {', '.join(budgets)}" if budgets else ""
     note = (
         f"In points, left is better; domain and guardrails have scales of their own. The thin line is no change{limit}."
     )

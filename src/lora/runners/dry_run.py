@@ -18,6 +18,7 @@ from lora.model.methods import start_adaptation
 from lora.runners import inputs, output, stages
 from lora.runners.pace import PROBE_STEPS, Estimate, count_work, peak_mb, take_seconds, time_evaluation, total_seconds
 from lora.runners.provenance import config_values
+from lora.runners.trackers import build_accelerator
 from lora.training.examples import Example
 from lora.training.loop import Trainer, TrainingData
 from lora.units import Seconds
@@ -95,7 +96,7 @@ def _time_steps(run: inputs.Run, training: TrainingData) -> tuple[Seconds, float
     )
     few = stages.teach_replay(run, few)
     adaptation = start_adaptation(run.bundle, stages.adapter_of(config), seed=config.seed)
-    trainer = stages.build_trainer(run, adaptation, few)
+    trainer = stages.build_trainer(run, build_accelerator(run), adaptation, few)
     cache = trainer.encoder_cache
     with closing(cache) if cache is not None else nullcontext():
         trainer.teachers = few.teachers

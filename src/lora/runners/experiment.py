@@ -24,6 +24,7 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
 
     Raises:
         InputError: a manifest, an option, the model or the device is wrong; all faults of a kind at once.
+        SetupError: the package of a tracker is missing.
         CheckFailed: the alignment check did not pass, or a loss was not finite.
     """
     if config.seeds is not None:
@@ -36,8 +37,9 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
 
 
 def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None) -> JsonObject:
-    from lora.runners import inputs, outcome, output, stages
+    from lora.runners import inputs, outcome, output, stages, trackers
 
+    trackers.check_trackers(config)
     if processes.is_main():
         output.check_output(config)
     manifests = inputs.read_manifests(config)
@@ -45,10 +47,11 @@ def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] |
     data = inputs.load_data(run, manifests)
     baseline = stages.score_baselines(run, data)
     alignment = stages.check_objective(run, data, baseline)
-    with output.staged_output(config) as folder:
-        training = stages.train(run, data, baseline, folder, on_evaluation)
+    with output.staged_output(config) as folder, trackers.track(run, folder) as tracking:
+        training = stages.train(run, data, baseline, folder, tracking, on_evaluation)
         tuned = stages.score_tuned(run, data, baseline, folder)
         metrics = processes.from_main(lambda: outcome.conclude(run, data, baseline, alignment, training, tuned, folder))
+        tracking.log_result(metrics)
     if processes.is_main():
         outcome.announce(run, metrics)
     return metrics

@@ -54,7 +54,7 @@ def judge(
 ) -> JsonObject:
     """Compare, decide, and put everything into one record."""
     config, bundle = run.config, run.bundle
-    rule = DecisionRule(guardrail_budget=config.guardrail_budget)
+    rule = DecisionRule(guardrail_budgets=tuple(config.guardrail_budget))
     comparisons, described = [], []
     for evaluation_set in data.reported:
         before, after = baseline[evaluation_set.name], tuned.scores[evaluation_set.name]
@@ -64,7 +64,8 @@ def judge(
         comparison = compare_set(evaluation_set.name, before.counts(), after.counts(), difference)
         comparisons.append(comparison)
         described.append(_describe(comparison, difference, before, after, evaluation_set.speakers))
-    verdict = decide(comparisons[0], comparisons[1:], rule)
+    verdict = decide(comparisons[0], comparisons[1:], rule, outputs_changed=tuned.efficacy["outputs_changed"])
+    budgets = rule.budgets_of(len(data.guardrails))
     before, after = baseline["domain"], tuned.scores["domain"]
     result = training.result
     return {
@@ -95,7 +96,7 @@ def judge(
         "baseline_eval_loss": before.loss,
         "tuned_eval_loss": after.loss,
         "domain": described[0],
-        "guardrails": described[1:],
+        "guardrails": [row | {"budget": budget} for row, budget in zip(described[1:], budgets, strict=True)],
         "breakdown": {
             item.name: break_down(pair_utterances(item, baseline[item.name], tuned.scores[item.name]))
             for item in data.reported

@@ -16,9 +16,9 @@ from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
-from lora.errors import ConfigError
+from lora.errors import CheckFailed, ConfigError
 from lora.evaluation.intervals import minimum_detectable_difference
-from lora.evaluation.score import SetScore, score_baseline, score_set
+from lora.evaluation.score import SetScore, UtteranceScore, score_baseline, score_set
 from lora.files import write_jsonl
 from lora.model.adapters import (
     AdapterConfig,
@@ -37,6 +37,7 @@ from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
 from lora.runners.pace import FirstSteps
 from lora.runners.progress import console, progress_bar
+from lora.runners.trackers import Tracking
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
 from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import OBJECTIVES
@@ -107,6 +108,7 @@ def train(
     data: RunData,
     baseline: dict[str, SetScore],
     folder: Path,
+    tracking: Tracking,
     on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Train the adapter, keep its best state, write `lora_adapter/`, `processor/` and `history.jsonl`."""
@@ -116,7 +118,7 @@ def train(
     training_data = teach_replay(run, data.training)
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
-    trainer = build_trainer(run, adaptation, training_data)
+    trainer = build_trainer(run, tracking.accelerator, adaptation, training_data)
     cache = trainer.encoder_cache
     pace = FirstSteps(run, data, console.print)
     history: list[JsonObject] = []
@@ -125,6 +127,7 @@ def train(
 
         def record(row: JsonObject) -> None:
             history.append(row)
+            tracking.log_row(row)
             if "loss" in row:
                 report(1, f"training, loss {row['loss']:.3f}")
                 pace.step_done()
@@ -143,6 +146,7 @@ def train(
     seconds = time.monotonic() - started
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)
+    tracking.log_strengths(curve, result.steps)
     save_adapter(
         model, bundle, folder / "lora_adapter", preprocess=run.recognizer.preprocess, decode=run.recognizer.decode
     )
@@ -157,9 +161,9 @@ def train(
     return Training(result, seconds, described, curve)
 
 
-def build_trainer(run: Run, adaptation: Adaptation, training: TrainingData) -> Trainer:
+def build_trainer(run: Run, accelerator: Accelerator, adaptation: Adaptation, training: TrainingData) -> Trainer:
     """Make the trainer of a run's configuration; whoever calls this closes its encoder cache."""
-    config, accelerator = run.config, _build_accelerator(run)
+    config = run.config
     if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
         set_seed(config.seed, device_specific=True)
     augment = _build_augment(run)
@@ -232,12 +236,6 @@ def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> flo
     return min(strength for strength, gain in zip(strengths, gains, strict=True) if gain >= GAIN_KEPT * best)
 
 
-def _build_accelerator(run: Run) -> Accelerator:
-    return Accelerator(
-        mixed_precision="no" if run.precision == "fp32" else run.precision, cpu=run.bundle.device.type == "cpu"
-    )
-
-
 @contextmanager
 def _halving_told(recognizer: Recognizer) -> Iterator[None]:
     """Say so where the evaluation inside ran out of memory and went on in smaller batches."""
@@ -281,7 +279,11 @@ def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str
 
 
 def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: Path) -> Tuned:
-    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets."""
+    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets.
+
+    Raises:
+        CheckFailed: with the adapter switched off the texts are not the baseline's.
+    """
     bundle = load_bundle(run.config.model_id, run.bundle.device)
     model, record = load_adapter(bundle, folder / "lora_adapter")
     processes.require_equal("the saved adapters", (record.adapter_sha256, record.config_sha256))
@@ -296,6 +298,26 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     few = data.domain.examples[:8]
     with adapter_off(model):
         texts = [transcript.text for transcript in recognizer.transcribe([example.wave for example in few])]
-    restored = texts == [score.hypothesis for score in before[: len(few)]]
-    efficacy = {"delta_norm": delta_norm(model), "outputs_changed": changed, "switched_off_equals_baseline": restored}
+    require_restored(before[: len(few)], texts)
+    efficacy = {"delta_norm": delta_norm(model), "outputs_changed": changed, "switched_off_equals_baseline": True}
     return Tuned(scores, efficacy)
+
+
+def require_restored(baseline: Sequence[UtteranceScore], texts: Sequence[str]) -> None:
+    """Refuse a result whose baseline is not what the model says with the adapter switched off.
+
+    Raises:
+        CheckFailed: every utterance whose text differs.
+    """
+    problems = [
+        f"{score.id}: baseline {score.hypothesis!r}, adapter switched off {text!r}"
+        for score, text in zip(baseline, texts, strict=True)
+        if score.hypothesis != text
+    ]
+    if problems:
+        raise CheckFailed(
+            "with the adapter switched off the model does not give the baseline's texts, so the comparison would be "
+            "tainted: the base weights are not those that were measured, or the baseline cache is stale. Remove the "
+            "cache (--cache-dir) and run again",
+            problems,
+        )

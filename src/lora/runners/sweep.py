@@ -97,9 +97,10 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
     Raises:
         InputError, CheckFailed: as `run_experiment`.
     """
-    from lora.runners import inputs, stages
+    from lora.runners import inputs, stages, trackers
 
     config.check()
+    trackers.check_trackers(config)
     manifests = inputs.read_manifests(config)
     run = inputs.open_run(config)
     data = inputs.load_data(run, manifests)
@@ -111,8 +112,11 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
         scores.append(score)
         on_evaluation(step, score)
 
-    with tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder:
-        stages.train(run, data, baseline, Path(folder), record)
+    with (
+        tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder,
+        trackers.track(run, Path(folder)) as tracking,
+    ):
+        stages.train(run, data, baseline, Path(folder), tracking, record)
     return min(scores)
 
 

@@ -257,7 +257,9 @@ def _check_value(command: Command, name: str, value: Any) -> Any:
             return None
         raise wrong
     if item_type(hint) is not None and not isinstance(value, list):
-        raise wrong
+        if not field.metadata.get("allow_single"):
+            raise wrong
+        value = [value]
     parser = ArgumentParser(exit_on_error=False, add_help=False, default_env=False)
     _add_field(parser, field, hint, {name: None})
     try:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "sample": Entry("lora.scripts.sample", "draw a random part of a manifest"),
     "stats": Entry("lora.scripts.stats", "describe manifests in numbers"),
     "experiment": Entry("lora.scripts.experiment", "baseline, LoRA training, tuned result and verdict"),
+    "personal": Entry("lora.scripts.personal", "one speaker's recordings to an adapter and a verdict, in one step"),
     "matrix": Entry("lora.scripts.matrix", "the experiments of a matrix file that are missing, and their table"),
     "sweep": Entry("lora.scripts.sweep", "search over training options, scored on development sets"),
     "report": Entry("lora.scripts.report", "write a finished run's reports again"),

@@ -1,4 +1,4 @@
-"""Adapting: the project's own experiment on what was taught, in a process of its own.
+"""Adapting: `moonshine-lora personal` on what was taught, in a process of its own.
 
 Every fourth taught take is held out and gives the verdict; the others train. The guardrail is a manifest
 of the person's, or clean synthetic digits, which the builtin model reads well.
@@ -13,34 +13,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from lora.errors import InputError, LoraError, SetupError
-from lora.files import read_json, write_jsonl
+from lora.files import read_json
+from lora.runners.personal import DIGITS_MODEL, MIN_HELD_OUT, MIN_TRAIN
 from lora.units import JsonObject
 from lora_cli.events import AdaptFinished, AdaptProgress
 from lora_cli.store import Store
 
-MIN_TRAIN, MIN_HELD_OUT = 9, 3
 NICE = 10
 CANCEL_WAIT_S = 5
-DEFAULTS: dict[str, Any] = {
-    "max_steps": 80,
-    "eval_interval": 20,
-    "batch_seconds": 40,
-    "validation_fraction": 0.2,
-    "learning_rate": 0.0005,
-    "rank": 16,
-}
-"""Options of `moonshine-lora experiment` for a few minutes of one voice; `--adapt-config` overrides each."""
-SYNTHETIC = {
-    "guardrail": ("test", 120, 61),
-    "guardrail_dev": ("validation", 60, 62),
-    "replay": ("train", 200, 63),
-}
-"""Manifest to its split, number of clips and seed."""
 
 Emit = Callable[[AdaptProgress | AdaptFinished], None]
 
@@ -51,7 +33,7 @@ class AdaptSettings:
 
     Attributes:
         guardrail: evaluation manifest that must not get worse; synthetic digits unless given.
-        config: YAML file of further experiment options.
+        config: YAML file of training options that win over the recipe.
     """
 
     model_id: str
@@ -105,32 +87,22 @@ class Adaptation:
 
     def _adapt(self) -> AdaptFinished:
         self._emit(AdaptProgress("preparing"))
-        train, held_out = write_parts(self._store)
-        guardrails = self._guardrails()
         output = next_run_dir(self._store.runs_dir)
-        words = ["experiment", "--output-dir", str(output), "--model-id", self._settings.model_id]
-        words += ["--dataset-path", str(train), "--manifest-path", str(held_out), *guardrails]
-        words += option_words(self._settings.config)
-        self._emit(AdaptProgress("starting"))
+        words = ["personal", str(self._store.root), "--output-dir", str(output)]
+        words += ["--data-dir", str(self._store.runs_dir / "data"), *self._chosen()]
         self._call(words)
         return read_verdict(output)
 
-    def _guardrails(self) -> list[str]:
-        if self._settings.guardrail is not None:
-            return ["--guardrail-manifest", str(self._settings.guardrail)]
-        folder = self._store.runs_dir / "guardrail"
-        paths = {name: folder / f"{name}.jsonl" for name in SYNTHETIC}
-        for name, (split, samples, seed) in SYNTHETIC.items():
-            if not paths[name].exists():
-                words = ["build-manifest", "--source", "synthetic", "--voices", "en-us", "--split", split]
-                words += ["--samples", str(samples), "--seed", str(seed), "--output", str(paths[name])]
-                self._emit(AdaptProgress(f"making {name.replace('_', ' ')}"))
-                self._call(words)
-        return [
-            *("--guardrail-manifest", str(paths["guardrail"])),
-            *("--guardrail-validation-manifest", str(paths["guardrail_dev"])),
-            *("--replay-manifest", str(paths["replay"])),
-        ]
+    def _chosen(self) -> list[str]:
+        settings = self._settings
+        words = ["--model-id", settings.model_id]
+        if settings.guardrail is not None:
+            words += ["--guardrail-manifest", str(settings.guardrail)]
+            # Synthetic digits would be no replay for another model, and the app has no option for one.
+            words += [] if settings.model_id == DIGITS_MODEL else ["--no-replay"]
+        if settings.config is not None:
+            words += ["--recipe", str(settings.config)]
+        return words
 
     def _call(self, words: Sequence[str]) -> None:
         """Run one of the project's commands and pass on its progress."""
@@ -188,42 +160,10 @@ def check_enough(store: Store) -> None:
         )
 
 
-def write_parts(store: Store) -> tuple[Path, Path]:
-    """Write the training and the held-out manifest beside the taught one; return their paths."""
-    rows = store.taught_rows()
-    folder = store.manifest_path.parent
-    paths = folder / "train.jsonl", folder / "heldout.jsonl"
-    for path, part in zip(paths, ("train", "heldout"), strict=True):
-        write_jsonl(path, [row for row in rows if row["part"] == part])
-    return paths
-
-
 def next_run_dir(runs_dir: Path) -> Path:
     """Return the folder of the next run, `voice-001` and so on."""
     numbers = [int(path.name[6:]) for path in runs_dir.glob("voice-*") if path.name[6:].isdigit()]
     return runs_dir / f"voice-{max(numbers, default=0) + 1:03d}"
-
-
-def option_words(config: Path | None) -> list[str]:
-    """Return the experiment's options: the defaults here, and the person's file over them.
-
-    Raises:
-        InputError: the file cannot be read as a mapping.
-    """
-    given: Any = {}
-    words: list[str] = []
-    if config is not None:
-        try:
-            given = yaml.safe_load(config.read_text(encoding="utf-8")) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{config}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
-        if not isinstance(given, dict):
-            raise InputError(f"{config}: expected a mapping of experiment options to values.")
-        words += ["--config", str(config)]
-    for name, value in DEFAULTS.items():
-        if name not in given:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return words
 
 
 def read_verdict(run_dir: Path) -> AdaptFinished:
