@@ -68,7 +68,8 @@ format: $(STAMP) ## Rewrite the code in the project's format
 
 check: lint test ## What must pass before a change is merged
 
-lock: $(STAMP) ## Resolve pyproject.toml anew and write requirements/*.lock
+lock: $(PY) ## Resolve pyproject.toml anew and write requirements/*.lock
+	@$(PY) -m uv --version >/dev/null || $(MAKE) sync  # not always: a new requirement is in no lock yet
 	$(PY) requirements/lock.py
 
 clean: ## Remove the environment, caches and build products; outputs/ and data/ stay
