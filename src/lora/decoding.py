@@ -7,6 +7,7 @@ of each utterance comes from its own duration.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -103,7 +104,7 @@ class Recognizer:
             sizes = [lengths[index] for index in left]
             for places in length_batches(sizes, batch_seconds=self.batch_seconds, batch_size=self.batch_size):
                 indices = [left[place] for place in places]
-                result = attempt(lambda indices=indices: work(indices), self.bundle.device)  # type: ignore[misc]
+                result = attempt(partial(work, indices), self.bundle.device)
                 if result is None:
                     self._halve_batches(len(indices), seconds_of(lengths[indices[0]]))
                     break

@@ -59,7 +59,7 @@ def compute_share(
         SetupError: one utterance at a time does not fit.
     """
     state, pieces = random_state(device), num_pieces
-    while (losses := attempt(lambda: _accumulate(parts, pieces, backward), device)) is None:  # noqa: B023
+    while (losses := attempt(partial(_accumulate, parts, pieces, backward), device)) is None:
         optimizer.zero_grad(set_to_none=True)
         if pieces >= max(map(len, parts.values())):
             longest = max((item for part in parts.values() for item in part), key=lambda item: item.num_samples)
