@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora.data.batches import length_batches
 from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
 from lora.model.text import build_token_batch
@@ -49,15 +48,16 @@ def teach(
     """
     taught: dict[str, Example] = {}
     outputs: dict[str, TeacherOutput] = {}
-    lengths = [example.num_samples for example in examples]
     with WavesAhead([example.audio for example in examples]) as waves:
-        for indices in length_batches(
-            lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size
-        ):
+
+        def teach_batch(indices: list[int]) -> list[tuple[Example, TeacherOutput]]:
             batch = [examples[index] for index in indices]
-            for example, output in _teach_batch(recognizer, batch, [waves[index] for index in indices], own_texts):
+            return _teach_batch(recognizer, batch, [waves[index] for index in indices], own_texts)
+
+        for indices, batch in recognizer.map_batches([example.num_samples for example in examples], teach_batch):
+            for example, output in batch:
                 taught[example.id], outputs[example.id] = example, output
-            advance(len(batch))
+            advance(len(indices))
     return [taught[example.id] for example in examples], outputs
 
 
