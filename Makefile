@@ -15,7 +15,7 @@ CODE := src tests scripts requirements $(wildcard benchmarks packages)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv sync run real builtin test test-voice lint format check lock clean
+.PHONY: help venv sync run real builtin bench-peer test test-voice lint format check lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [NAME=VALUE ...]"
@@ -42,6 +42,14 @@ real: $(STAMP) ## Run the job on real speech: make real [SEED=42] [FSDD=DIR]
 
 builtin: $(STAMP) ## Train builtin:digits from scratch into outputs/builtin-digits-2: make builtin [FSDD=DIR]
 	for stage in 1 2; do $(PY) -m lora train-builtin --config configs/builtin_digits_$$stage.yaml --fsdd $(FSDD) || exit; done
+
+bench-peer: $(STAMP) build/peer/.installed ## Compare with the official trainer: make bench-peer [FSDD=DIR] [BENCH="--rounds 5"]
+	$(PY) benchmarks/peer.py --fsdd $(FSDD) $(BENCH)
+
+build/peer/.installed: benchmarks/peer_requirements.txt
+	$(PYTHON) -m venv build/peer
+	build/peer/bin/python -m pip --disable-pip-version-check install --progress-bar off -r $<
+	@touch $@
 
 test: $(STAMP) ## Run the tests: make test [TESTS=tests/data] [JOBS=2]
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)

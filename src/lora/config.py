@@ -171,6 +171,9 @@ class ExperimentConfig:
     feature_cache_dtype: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", help="format of stored encoder states; auto is the training precision, so nothing is lost"
     )
+    dry_run: bool = option(
+        False, help="read and check everything, show the resolved options, estimate time and memory, write nothing"
+    )
     allow_leakage: bool = option(False, help="go on where training and evaluation share clips; the report shows it")
     allow_outside_audio: bool = option(False, help="accept audio paths outside a manifest's folder")
 

@@ -43,7 +43,7 @@ def logits_of(bundle: Bundle, wave: Wave) -> Tensor:
     audio, num_samples = pad_waves([wave])
     with torch.no_grad():
         encoded = bundle.family.encode(bundle.core, audio, num_samples)
-        return score_positions(bundle.core, bundle.family, encoded, build_token_batch(bundle, [[9, 20, 31]])).logits
+        return score_positions(bundle.core, bundle.family, encoded, build_token_batch(bundle, [[9, 20, 31]])).logits()
 
 
 def pretend_training(module: nn.Module, seed: int = 0) -> None:

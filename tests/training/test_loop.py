@@ -289,7 +289,7 @@ def test_the_replay_ratio_divides_the_audio_of_a_step(toy_bundle: Bundle, make_c
     batches: list[list[str]] = []
     config = replace(CONFIG, batch_seconds=8.0, replay_ratio=0.25, max_steps=1, eval_interval=1)
     trainer = build_trainer(toy_bundle, config)
-    step = trainer._step
+    step = trainer.step
 
     def spy(number: int, domain: list[Example], replay: list[Example]) -> JsonObject:
         for part in (domain, replay):
@@ -299,7 +299,7 @@ def test_the_replay_ratio_divides_the_audio_of_a_step(toy_bundle: Bundle, make_c
             assert limit / 2 < padded <= limit
         return step(number, domain, replay)
 
-    trainer._step = spy  # type: ignore[method-assign]
+    trainer.step = spy  # type: ignore[method-assign]
     train(trainer, TrainingData(examples[:40], examples[40:]), (0.5, 0.4))
     assert set(batches[0]) <= {example.id for example in examples[:40]}
     assert set(batches[1]) <= {example.id for example in examples[40:]}
@@ -344,13 +344,13 @@ def test_a_run_on_stored_states_reads_no_audio(
 def heard(trainer: Trainer, data: TrainingData) -> list[float]:
     """Train with one step an epoch and return the augmented level of one clip in each."""
     levels: list[float] = []
-    step = trainer._step
+    step = trainer.step
 
     def spy(number: int, domain: list[Example], replay: list[Example]) -> JsonObject:
         levels.append(float(next(abs(row.wave).max() for row in domain if row.id == data.domain[0].id)))
         return step(number, domain, replay)
 
-    trainer._step = spy  # type: ignore[method-assign]
+    trainer.step = spy  # type: ignore[method-assign]
     train(trainer, data, (0.5, 0.5, 0.5, 0.5))
     return levels
 

@@ -60,7 +60,7 @@ def test_the_base_model_does_not_diverge_from_itself(
             positions = score_positions(
                 bundle.core, bundle.family, encoded, build_token_batch(bundle, [example.token_ids])
             )
-        divergence = distillation_loss(positions.logits, [outputs[example.id]])
+        divergence = distillation_loss(positions.logits(), [outputs[example.id]])
         assert divergence.shape == (len(example.token_ids) + 1,)
         assert divergence.abs().max() < 1e-4
 

@@ -28,6 +28,8 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
     """
     if config.seeds is not None:
         raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
+    if config.dry_run:
+        raise ConfigError("run_experiment: got dry_run. Use lora.runners.dry_run.estimate_experiment, or --no-dry-run.")
     config.check()
     with processes.one_fate(config.device):
         return _run(config, on_evaluation)

@@ -11,6 +11,7 @@ from accelerate.utils import set_seed
 from peft import PeftModel
 
 from lora import processes
+from lora.config import ExperimentConfig
 from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
@@ -31,9 +32,10 @@ from lora.model.adapters import (
     trainable_parameters,
 )
 from lora.model.load import load_bundle
-from lora.model.methods import start_adaptation
+from lora.model.methods import Adaptation, start_adaptation
 from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
+from lora.runners.pace import FirstSteps
 from lora.runners.progress import console, progress_bar
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
 from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
@@ -109,18 +111,14 @@ def train(
 ) -> Training:
     """Train the adapter, keep its best state, write `lora_adapter/`, `processor/` and `history.jsonl`."""
     config, bundle = run.config, run.bundle
-    adapter = AdapterConfig(config.method, config.rank, config.alpha, config.dropout, config.targets)
+    adapter = adapter_of(config)
     set_seed(config.seed)
-    training_data = _teach(run, data.training)
+    training_data = teach_replay(run, data.training)
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
-    accelerator = _build_accelerator(run)
-    if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
-        set_seed(config.seed, device_specific=True)
-    augment = _build_augment(run)
-    cache = open_encoder_cache(run, adaptation, training_data)
-    settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
-    trainer = Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
+    trainer = build_trainer(run, adaptation, training_data)
+    cache = trainer.encoder_cache
+    pace = FirstSteps(run, data, console.print)
     history: list[JsonObject] = []
     started = time.monotonic()
     with progress_bar("training", config.max_steps) as report:
@@ -129,6 +127,7 @@ def train(
             history.append(row)
             if "loss" in row:
                 report(1, f"training, loss {row['loss']:.3f}")
+                pace.step_done()
             if "out_of_memory" in row:
                 parts = row["out_of_memory"]["gradient_accumulation"]
                 console.print(f"  step {row['step']}: out of memory; computed again, and from now on, in {parts} parts")
@@ -158,6 +157,22 @@ def train(
     return Training(result, seconds, described, curve)
 
 
+def build_trainer(run: Run, adaptation: Adaptation, training: TrainingData) -> Trainer:
+    """Make the trainer of a run's configuration; whoever calls this closes its encoder cache."""
+    config, accelerator = run.config, _build_accelerator(run)
+    if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
+        set_seed(config.seed, device_specific=True)
+    augment = _build_augment(run)
+    cache = open_encoder_cache(run, adaptation, training)
+    settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
+    return Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
+
+
+def adapter_of(config: ExperimentConfig) -> AdapterConfig:
+    """Return what kind of adapter a configuration asks for."""
+    return AdapterConfig(config.method, config.rank, config.alpha, config.dropout, config.targets)
+
+
 def _build_augment(run: Run) -> Augment | None:
     if not run.config.augment:
         return None
@@ -171,7 +186,7 @@ def _build_augment(run: Run) -> Augment | None:
     return augment
 
 
-def _teach(run: Run, training: TrainingData) -> TrainingData:
+def teach_replay(run: Run, training: TrainingData) -> TrainingData:
     """Add the base model's own outputs on replay where distillation asks for them."""
     config = run.config
     if not config.distillation_weight and config.distillation_texts == "transcripts":

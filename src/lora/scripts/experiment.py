@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.runners.experiment import run_experiment
 from lora.scripts.cli import Command, run_command
@@ -10,7 +11,13 @@ from lora.scripts.cli import Command, run_command
 
 def run(options: ExperimentConfig) -> None:
     """Run the experiment, or with `--seeds` one a seed; it prints the verdict itself."""
-    if options.seeds is None:
+    if options.dry_run:
+        from lora.runners.dry_run import estimate_experiment
+
+        found = estimate_experiment(options)
+        if processes.is_main():
+            print(found.text())
+    elif options.seeds is None:
         run_experiment(options)
     else:
         from lora.runners.seeds import run_seeds
@@ -29,6 +36,7 @@ COMMAND = Command(
           --manifest-path data/radio_test.jsonl --guardrail-manifest data/heldout_manifest.jsonl
         moonshine-lora experiment --config outputs/radio/config.yaml --seed 43 --output-dir outputs/radio-43
         moonshine-lora experiment --config outputs/radio/config.yaml --seeds 42 43 44 --output-dir outputs/radio-seeds
+        moonshine-lora experiment --config outputs/radio/config.yaml --output-dir outputs/new --dry-run
         moonshine-lora experiment --model-id UsefulSensors/moonshine-tiny --output-dir outputs/tiny \\
           --dataset-path train.jsonl --replay-manifest clean_train.jsonl \\
           --manifest-path test.jsonl --guardrail-manifest clean_test.jsonl

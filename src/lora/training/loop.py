@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn import functional as F
 
 from lora import processes
 from lora.data.batches import epoch_batches, pad_waves
@@ -173,13 +174,9 @@ class Trainer:
         self.teachers = data.teachers
         before = self._evaluate(0, evaluate, record, result)
         best, best_state = before, trainable_state(self.model)
-        replay_ratio = config.replay_ratio if data.replay else 0.0
-        domain = self._endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
-        replay = self._endless(
-            data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1
-        )
+        batches = self.batches(data)
         for step in range(1, config.max_steps + 1):
-            row = self._step(step, next(domain), next(replay, []))
+            row = self.step(step, *next(batches))
             result.steps, result.final_loss = step, row["loss"]
             result.audio_seconds += row["audio_seconds"]
             if step == 1:
@@ -199,6 +196,17 @@ class Trainer:
                 break
         restore_state_(self.model, best_state)
         return result
+
+    def batches(self, data: TrainingData) -> Iterator[tuple[list[Example], list[Example]]]:
+        """Yield each step's batch of the domain and of replay, without end."""
+        config = self.config
+        replay_ratio = config.replay_ratio if data.replay else 0.0
+        domain = self._endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
+        replay = self._endless(
+            data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1
+        )
+        for batch in domain:
+            yield batch, next(replay, [])
 
     def _endless(self, examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
         """Yield batches epoch after epoch, their audio read and augmented by threads ahead of the steps."""
@@ -262,7 +270,7 @@ class Trainer:
         result.evaluations.append(row)
         return evaluation
 
-    def _step(self, step: int, domain: list[Example], replay: list[Example]) -> JsonObject:
+    def step(self, step: int, domain: list[Example], replay: list[Example]) -> JsonObject:
         """Take one optimizer step on one batch of each kind."""
         self.model.train()
         if self.encoder_cache is not None:
@@ -332,8 +340,10 @@ class Trainer:
         """Return (1 - w) cross-entropy + w KL(base || adapted) of each replay utterance."""
         weight = self.config.distillation_weight
         positions = score_positions(self.bundle.core, self.bundle.family, encoded, targets)
-        divergence = distillation_loss(positions.logits, [self.teachers[example.id] for example in examples])
-        return (1 - weight) * positions.cross_entropy() + weight * positions.sum_rows(divergence)
+        logits = positions.logits()
+        divergence = distillation_loss(logits, [self.teachers[example.id] for example in examples])
+        entropy = F.cross_entropy(logits, positions.labels, reduction="none")
+        return positions.sum_rows((1 - weight) * entropy + weight * divergence)
 
     def _encode(self, examples: list[Example]) -> EncoderStates:
         if self.encoder_cache is not None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from lora.model.families import EncoderStates, Family
 from lora.model.text import IGNORED, TokenBatch
+from lora.training.head_loss import head_loss
 
 Objective = Callable[[Any, Family, EncoderStates, TokenBatch], Tensor]
 """(core, family, encoded, targets) -> loss of each utterance, summed over its tokens, float32 (batch,)."""
@@ -43,23 +44,32 @@ OBJECTIVES: dict[str, Objective] = {"aligned": aligned_objective, "misaligned": 
 
 @dataclass(frozen=True)
 class Positions:
-    """Scores at the positions that have a label, row after row.
+    """What the decoder says at the positions that have a label, row after row.
 
     Attributes:
-        logits: float32 (positions, vocabulary).
+        hidden: float (positions, width), the decoder's last states.
+        head: the output layer, linear without bias.
         labels: int64 (positions,).
         rows: int64 (positions,), the utterance of each.
         num_rows: number of utterances.
     """
 
-    logits: Tensor
+    hidden: Tensor
+    head: Any
     labels: Tensor
     rows: Tensor
     num_rows: int
 
+    def logits(self) -> Tensor:
+        """Return the scores of every token, float32 (positions, vocabulary)."""
+        scores: Tensor = self.head(self.hidden)
+        return scores.float()
+
     def cross_entropy(self) -> Tensor:
         """Return each utterance's summed cross-entropy, float32 (batch,)."""
-        return self.sum_rows(F.cross_entropy(self.logits, self.labels, reduction="none"))
+        if self.head.weight.requires_grad:  # training from scratch
+            return self.sum_rows(F.cross_entropy(self.logits(), self.labels, reduction="none"))
+        return self.sum_rows(head_loss(self.hidden, self.head.weight, self.labels))
 
     def sum_rows(self, values: Tensor) -> Tensor:
         """Sum values of positions within each utterance, float32 (batch,)."""
@@ -69,7 +79,7 @@ class Positions:
 def score_positions(
     core: Any, family: Family, encoded: EncoderStates, targets: TokenBatch, labels: Tensor | None = None
 ) -> Positions:
-    """Run the decoder teacher-forced and project only the positions that have a label.
+    """Run the decoder teacher-forced and keep only the positions that have a label.
 
     Args:
         labels: other labels than the targets' own, for the misaligned objective.
@@ -82,4 +92,4 @@ def score_positions(
         use_cache=False,
     ).last_hidden_state
     counted = labels != IGNORED
-    return Positions(core.proj_out(hidden[counted]).float(), labels[counted], counted.nonzero()[:, 0], len(labels))
+    return Positions(hidden[counted], core.proj_out, labels[counted], counted.nonzero()[:, 0], len(labels))

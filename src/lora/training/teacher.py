@@ -75,7 +75,7 @@ def _teach_batch(
         ]
     targets = build_token_batch(bundle, [example.token_ids for example in batch]).to(bundle.device)
     positions = score_positions(bundle.core, bundle.family, encoded, targets)
-    log_probs = torch.log_softmax(positions.logits, dim=-1)
+    log_probs = torch.log_softmax(positions.logits(), dim=-1)
     top = log_probs.topk(min(TOP, log_probs.shape[-1]), dim=-1)
     return [
         (example, TeacherOutput(top.indices[positions.rows == row].cpu(), top.values[positions.rows == row].cpu()))

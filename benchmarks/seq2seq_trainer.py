@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Compare training with Transformers' Seq2SeqTrainer and PEFT: same model, data, adapter and batch order.
+
+Each round runs the peer and then ours, each in a process of its own, on random weights of streaming-tiny size and real
+speech. Printed are ratios of the same round, median and range, for an adapter in the decoder's self-attention (ours
+computes the encoder once) and one in every linear layer (ours computes everything in every step, as the peer does).
+The peer pads the encoder as Transformers does, so the losses are close and not equal.
+
+    make build/peer/.installed && python benchmarks/seq2seq_trainer.py
+    python benchmarks/seq2seq_trainer.py --targets all-linear --precision fp32 --rounds 5
+    python benchmarks/seq2seq_trainer.py --clips 32 --steps 5 --rounds 1
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from peer import HERE, WARMUP_STEPS, Round, print_table, run_worker, summarise
+from workload import FSDD, LIBRIVOX, ROOT, fail, machine, make_checkpoint, make_speech, read_json, require_folder
+
+from lora.errors import LoraError, SetupError
+from lora.model.adapters import TARGET_PRESETS
+from lora.runners.progress import progress_bar
+
+
+def run_round(options: argparse.Namespace, targets: Any, work: Path) -> Round:
+    """Run the peer, then ours on its batches."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    common = ["--model", options.model, "--manifest", options.manifest, "--work", work, "--device", options.device]
+    peer = [options.peer_python, HERE / "seq2seq_peer.py", *common, "--steps", options.steps]
+    run_worker([*peer, "--pattern", TARGET_PRESETS[targets]], work.with_suffix(".peer.log"))
+    ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "seq2seq", "--targets", targets]
+    run_worker([*ours, "--precision", options.precision], work.with_suffix(".ours.log"))
+    result = Round(read_json(work / "result.json"), read_json(work / "ours.json"))
+    shutil.rmtree(work)
+    return result
+
+
+def main() -> int:
+    """Prepare model and speech, run the rounds in turn, and print a table for each kind of adapter."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fsdd", type=Path, default=FSDD, help="folder of the Free Spoken Digit Dataset")
+    parser.add_argument("--librivox", type=Path, default=LIBRIVOX, help="sentences to add, where the folder is there")
+    parser.add_argument("--clips", type=int, default=80, help="utterances; 8 make a batch (default: 80)")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each side in a round (default: 20)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, peer and ours in turn (default: 3)")
+    parser.add_argument(
+        "--targets", nargs="+", choices=sorted(TARGET_PRESETS), default=["decoder-attention", "all-linear"],
+        help="layers with an adapter (default: both kinds)",
+    )  # fmt: skip
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of ours (default: fp32)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both (default: cpu)")
+    parser.add_argument("--peer-python", type=Path, default=ROOT / "build/peer/bin/python", help="Python with PEFT")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/bench-peer", help="model and speech are kept here")
+    options = parser.parse_args()
+    if options.steps <= WARMUP_STEPS:
+        parser.error(f"--steps: got {options.steps}, expected more than {WARMUP_STEPS}, which warm up and do not count")
+    try:
+        if not options.peer_python.is_file():
+            raise SetupError(f"{options.peer_python}: no such Python. `make build/peer/.installed` makes it.")
+        require_folder(options.fsdd, "--fsdd")
+        librivox = options.librivox if options.librivox.is_dir() else None
+        options.model = make_checkpoint(options.folder / "model", librivox=librivox)
+        manifest = options.folder / f"speech-{options.clips}.jsonl"
+        options.manifest = make_speech(manifest, fsdd=options.fsdd, librivox=librivox, clips=options.clips)
+        rounds: dict[str, list[Round]] = {targets: [] for targets in options.targets}
+        with progress_bar("rounds", options.rounds * len(rounds)) as advance:
+            for _ in range(options.rounds):
+                for targets, done in rounds.items():
+                    advance(0, f"Seq2SeqTrainer and ours, {targets}")
+                    done.append(run_round(options, targets, options.folder / "work-seq2seq"))
+                    advance(1)
+    except LoraError as error:
+        return fail(error)
+    print(f"{machine()}; {options.rounds} round(s) of {options.steps} steps of 8 utterances")
+    for targets, done in rounds.items():
+        print_table(f"adapter in {targets}, ours in {options.precision}", summarise(done))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Cross-entropy of a frozen output layer, without the logits of all positions in memory.
+
+The output layer is the widest of the model: 32,768 columns, so the logits of a batch, their logarithms and their
+gradient are the largest tensors of a training step. Adapters never touch that layer. So the loss and its gradient for
+the states below are computed together, some positions at a time, and only the latter is kept. Same idea as Liger
+Kernel's fused linear cross-entropy (Hsu et al., 2024, arXiv 2410.10989).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+POSITIONS = 128
+"""Positions at a time: 17 MB of logits at a vocabulary of 32,768, and rows enough for fast matrix products."""
+
+
+def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of each position, float32 (positions,).
+
+    Args:
+        hidden: float (positions, width), what the output layer reads.
+        weight: float (vocabulary, width), of an output layer without bias that is not trained.
+        labels: int64 (positions,).
+
+    Raises:
+        ValueError: `weight` is to be trained; its gradient is not computed here.
+    """
+    if weight.requires_grad:
+        raise ValueError("head_loss: the output layer is trainable; expected a frozen one. Freeze it.")
+    losses: Tensor = _HeadLoss.apply(hidden, weight, labels)
+    return losses
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Keeps d loss / d hidden of each position from the forward pass; backward scales it."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        device = hidden.device.type
+        # Autocast would convert the weight anew for every piece.
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        weight = weight.to(dtype)
+        losses = torch.empty(len(labels), device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(labels), POSITIONS):
+            part = slice(start, start + POSITIONS)
+            chosen = labels[part].unsqueeze(1)
+            log_probs = F.log_softmax(F.linear(hidden[part].to(dtype), weight).float(), dim=-1)
+            losses[part] = -log_probs.gather(1, chosen).squeeze(1)
+            if gradient is not None:
+                slope = log_probs.exp_()
+                slope.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=slope.dtype))
+                gradient[part] = slope.to(dtype) @ weight
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * slopes[0].unsqueeze(1).to(gradient.dtype), None, None
