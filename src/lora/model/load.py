@@ -136,7 +136,7 @@ def _leave_heads_unpadded_(core: Any) -> None:
     """
     for module in core.modules():
         if hasattr(module, "head_dim_padding"):
-            module.head_dim_padding = 0  # type: ignore[assignment]
+            module.head_dim_padding = 0
 
 
 def weights_sha256(core: nn.Module) -> str:
