@@ -10,6 +10,7 @@ function is trained.
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +24,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from lora.config import DecodeSettings, PreprocessConfig, TargetPreset
+from lora.data.audio import wave_sha256
+from lora.data.waves import LazyWave
 from lora.decoding import Recognizer
 from lora.model.adapters import AdapterConfig, restore_state_
 from lora.model.device import resolve_device, resolve_precision
@@ -44,8 +47,10 @@ RECIPE = TrainingConfig(
     warmup_ratio=OFFICIAL_WARMUP / OFFICIAL_STEPS,
     weight_decay=0.0,
     batch_seconds=0.0,  # batches are given
+    augment_views=0,
     replay_ratio=0.0,
     gradient_accumulation=1,
+    gradient_checkpointing=False,
     max_grad_norm=1.0,
     lora_plus=1.0,
     flat_sigma=0.0,
@@ -109,13 +114,21 @@ def start_official_adapter(bundle: Bundle, initial: dict[str, torch.Tensor]) -> 
     return adaptation
 
 
+def known(example: Example) -> Example:
+    """Return the example with its content hash, which a run knows after the first epoch."""
+    wave = example.wave
+    return replace(example, audio=LazyWave(lambda: wave, len(wave), wave_sha256(wave)))
+
+
 def fill(cache: EncoderCache, examples: Sequence[Example], batches: Sequence[Sequence[int]]) -> tuple[float, float]:
     """Encode every row that the batches use, batch by batch; return seconds of work and of audio."""
     seen: set[int] = set()
     started = time.perf_counter()
     for batch in batches:
         if not seen.issuperset(batch):
-            cache.encode([examples[index].wave for index in batch])
+            rows = [examples[index] for index in batch]
+            waves = [row.wave for row in rows]
+            cache.encode([row.audio_sha256 for row in rows], waves.__getitem__)
             seen.update(batch)
     spent = time.perf_counter() - started
     return spent, sum(len(examples[index].wave) for index in seen) / SAMPLE_RATE_HZ
@@ -145,10 +158,21 @@ def main() -> int:
         # The peer's rate is constant; over a benchmark's steps ours falls by less than a thousandth.
         adaptation = start_peft_adapter(bundle, options.targets, initial)
         recipe = replace(RECIPE, learning_rate=1e-4, warmup_ratio=0.0)
+    examples = [known(example) for example in examples]
     batches: list[list[int]] = json.loads((options.work / "result.json").read_text())["batches"]
     recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-    cache = None if adaptation.adapts_encoder else EncoderCache(recognizer.encode)
+    cache = None
+    if not adaptation.adapts_encoder:
+        # A folder of its own, so that filling is measured each time.
+        cache = EncoderCache(
+            bundle,
+            recognizer.encode,
+            Path(tempfile.mkdtemp(prefix="features-", dir=options.work)),
+            preprocess=recognizer.preprocess,
+            state_format=precision,
+            limit_bytes=2**36,
+        )
     fill_seconds, fill_audio_seconds = (0.0, 1.0) if cache is None else fill(cache, examples, batches)
     trainer = Trainer(adaptation, OBJECTIVES["aligned"], recipe, accelerator, cache)
     losses, step_seconds = [], []

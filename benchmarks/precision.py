@@ -2,13 +2,16 @@
 """Train the same decoder adapter in each precision and with each format of stored encoder states, and compare.
 
 Prints seconds a step (the median of those after the first epoch, when states are stored), the largest difference of
-a step's loss from the first row's, and the WER after training. The runs see the same batches.
+a step's loss from that in fp32 with the encoder in every step, and the WER after training. The runs see the same
+batches; each is a process of its own, because Accelerate fixes a process's precision.
 
     python benchmarks/precision.py --train TRAIN.jsonl --evaluate TEST.jsonl [--model-id builtin:digits] [--steps 100]
 """
 
 import argparse
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -115,14 +118,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-id", default="builtin:digits")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    parser.add_argument("--variant", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    if options.variant is not None:
+        print(json.dumps(vars(measure(VARIANTS[options.variant], options, options.folder))))
+        return 0
     print("| targets | precision | stored states | s a step | against fp32 | largest loss difference | WER |")
     print("|---|---|---|---|---|---|---|")
     table = []
     first: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for variant in VARIANTS:
-            result = measure(variant, options, Path(folder))
+        for number, variant in enumerate(VARIANTS):
+            words = [*(argv or sys.argv[1:]), "--variant", str(number), "--folder", folder]
+            child = subprocess.run([sys.executable, __file__, *words], check=True, stdout=subprocess.PIPE)
+            result = Measured(**json.loads(child.stdout))
             base = first.setdefault(variant.targets, result)
             apart = max(abs(one - other) for one, other in zip(result.losses, base.losses, strict=True))
             speed = base.step_seconds / result.step_seconds

@@ -38,8 +38,8 @@ def cpu_has_bf16() -> bool:
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """Return the training precision on `device`.
 
-    `auto` is bf16 on CUDA GPUs that have it and fp32 elsewhere: on a CPU bf16 gains where matrix products dominate,
-    which the small models and adapters of this project's usual runs do not reach (docs/performance.md).
+    `auto` is bf16 on CUDA GPUs that have it and fp32 elsewhere: on a CPU bf16 gains where large matrix
+    products dominate, as with stored encoder states of a model of tiny size, and loses elsewhere (docs/performance.md).
 
     Raises:
         DeviceError: fp16 on a CPU (80 times slower than fp32 there), or bf16 where the GPU or the CPU lacks it.

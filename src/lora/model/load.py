@@ -128,7 +128,7 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
     )
 
 
-def _leave_heads_unpadded_(core: nn.Module) -> None:
+def _leave_heads_unpadded_(core: Any) -> None:
     """Leave out the padding of attention heads to a multiple of eight, which is for GPU kernels.
 
     It adds zeros to every query, key and value and changes no result. On a CPU it copies all keys and values of
@@ -136,7 +136,7 @@ def _leave_heads_unpadded_(core: nn.Module) -> None:
     """
     for module in core.modules():
         if hasattr(module, "head_dim_padding"):
-            module.head_dim_padding = 0  # type: ignore[assignment]
+            module.head_dim_padding = 0
 
 
 def weights_sha256(core: nn.Module) -> str:
