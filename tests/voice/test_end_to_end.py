@@ -19,9 +19,10 @@ import soundfile
 from lora_cli import events
 from lora_cli.core import VoiceCore
 from lora_cli.engine import ProcessEngine
+from lora_cli.history import Entry
 from lora_cli.options import DEFAULT_KEYS, VoiceOptions
 from lora_cli.ports import FilePort
-from lora_cli.store import Entry, Store
+from lora_cli.store import Store
 from lora_cli.transcripts import Emit
 from lora_cli.ui.app import MoonshineApp
 from lora_cli.ui.dialogs import VerdictDialog, percent

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from lora_cli.adapting import check_enough, option_words, parse_progress, write_parts
 from lora_cli.diff import plain_difference, word_difference
 from lora_cli.events import AdaptProgress
+from lora_cli.history import Entry
 from lora_cli.latency import LatencyLog, percentile
 from lora_cli.options import DEFAULT_KEYS, adapter_names, read_keys
-from lora_cli.store import Entry, Store
+from lora_cli.store import Store
 from lora_cli.teaching import digit_prompts, read_prompts
 from lora_cli.wav import WavWriter
 

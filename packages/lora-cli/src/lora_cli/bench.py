@@ -109,6 +109,8 @@ def wait_for(inbox: "queue.SimpleQueue[events.Message]", wanted: object) -> even
             raise CheckFailed(message.detail)
         if isinstance(message, events.Notice) and message.severity == "error":
             raise CheckFailed(message.text)
+        if isinstance(message, events.Broken):
+            raise message.error
         if isinstance(message, events.Failed):
             raise CheckFailed(f"{message.voice}: {message.message}")
         if callable(wanted) and wanted(message):

@@ -108,6 +108,13 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """The core ended on a fault of the program; nothing works any more."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class AdaptProgress:
     """The training process. `done` of `total` in this stage; 0 of 0 while that is unknown."""
 
@@ -141,6 +148,7 @@ Message = (
     | HistoryChanged
     | ModelState
     | Notice
+    | Broken
     | AdaptProgress
     | AdaptFinished
 )

@@ -100,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     except LoraError as error:
         emit({"is": "error", "message": str(error)})
         return error.exit_code
-    emit({"is": "ready", "voices": voices.names(), "detail": "", "device": str(voices.bundle.device)})
+    known = {"model": options.model_id, "device": str(voices.bundle.device)}
+    emit({"is": "ready", "voices": voices.names(), "detail": "", **known})
     desk.work(voices)
     return 0
 

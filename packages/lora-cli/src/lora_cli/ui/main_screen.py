@@ -11,8 +11,8 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 
 from lora_cli import events
+from lora_cli.history import Entry
 from lora_cli.options import DEFAULT_KEYS
-from lora_cli.store import Entry
 from lora_cli.transcripts import BASE
 from lora_cli.ui.dialogs import key_label
 from lora_cli.ui.widgets import AdaptLine, History, LevelMeter, RecordButton, VoicePane

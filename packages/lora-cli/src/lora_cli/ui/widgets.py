@@ -11,9 +11,9 @@ from textual.widgets.option_list import Option
 from lora.units import Seconds
 from lora_cli.diff import Piece
 from lora_cli.events import AdaptProgress, Heard
+from lora_cli.history import Entry
 from lora_cli.levels import Level
 from lora_cli.session import Phase
-from lora_cli.store import Entry
 
 PHASE_LABELS: dict[Phase, str] = {
     "idle": "○ MIC OFF",
