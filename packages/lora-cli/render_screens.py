@@ -80,7 +80,14 @@ def fill(store: Store) -> None:
         writer = WavWriter(path, 16_000)
         writer.write(b"\0" * 64_000)
         writer.close()
-        entry = Entry(f"take-{number}", f"2026-03-02T{clock}+00:00", path.name, seconds, {"base": base, TUNED: tuned})
+        entry = Entry(
+            f"take-{number}",
+            f"2026-03-02T{clock}+00:00",
+            path.name,
+            seconds,
+            {"base": base, TUNED: tuned},
+            {"base": 0.24, TUNED: 0.48},
+        )
         store.put(entry)
         if right is not None:
             store.correct(entry.id, right)
@@ -114,7 +121,7 @@ async def loading(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> Non
     """The first seconds: the microphone is open, the model loads."""
     core.tell(
         events.PhaseChanged("listening", None, True, MIC),
-        events.ModelState("loading", "importing Transformers"),
+        events.ModelState("loading", "importing Transformers", done=1, total=4),
         events.Heard(Level(-52.0, -44.0), 0.0, False),
     )
 
@@ -321,7 +328,7 @@ def main() -> None:
                 svg.write_text(asyncio.run(render(scene, (columns, lines), colour=colour)), encoding="utf-8")
                 if options.png:
                     to_png(svg, (columns, lines))
-                print(svg)
+                sys.stdout.write(f"{svg}\n")
 
 
 if __name__ == "__main__":

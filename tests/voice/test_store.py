@@ -174,10 +174,10 @@ def test_adapters_are_named_after_their_runs() -> None:
 
 def test_keys_can_be_rebound_and_faults_are_all_named(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
-    path.write_text("talk: [enter, f5]\ncopy: x\n", encoding="utf-8")
+    path.write_text("talk: [f8, f5]\ncopy: x\n", encoding="utf-8")
     keys = read_keys(path)
-    assert (keys["talk"], keys["copy"], keys["teach"]) == (("enter", "f5"), ("x",), DEFAULT_KEYS["teach"])
-    path.write_text("tlak: enter\ncopy: t\n", encoding="utf-8")
+    assert (keys["talk"], keys["copy"], keys["teach"]) == (("f8", "f5"), ("x",), DEFAULT_KEYS["teach"])
+    path.write_text("tlak: f8\ncopy: t\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         read_keys(path)
     assert len(caught.value.problems) == 2

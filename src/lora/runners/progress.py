@@ -24,8 +24,8 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Report]:
-    """Show a bar while the block runs."""
+def progress_bar(title: str, total: int | None) -> Iterator[Report]:
+    """Show a bar while the block runs; `total` is None where nobody knows it."""
     if os.environ.get(PROGRESS_VARIABLE) == "json":
         yield _json_report(title, total)
         return
@@ -45,13 +45,13 @@ def progress_bar(title: str, total: int) -> Iterator[Report]:
         yield report
 
 
-def _json_report(title: str, total: int) -> Report:
+def _json_report(title: str, total: int | None) -> Report:
     done = 0
 
     def report(count: int, description: str = "") -> None:
         nonlocal done
         done += count
-        row = {"stage": title, "done": done, "total": total, "detail": description or title}
+        row = {"stage": title, "done": done, "total": total or 0, "detail": description or title}
         sys.stderr.write(json.dumps(row, ensure_ascii=False) + "\n")
         sys.stderr.flush()
 

@@ -91,12 +91,14 @@ class HistoryChanged:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """The model process: what it does now, and whom it can let speak."""
+    """The model process: what it does now, and whom it can let speak. `done` of `total` steps of loading."""
 
     stage: Literal["loading", "ready", "failed"]
     detail: str
     voices: tuple[str, ...] = ()
     active: str | None = None
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)

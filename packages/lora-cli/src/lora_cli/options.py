@@ -160,6 +160,8 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "delete": ("delete",),
     "help": ("question_mark", "f1"),
     "quit": ("q", "ctrl+q"),
+    "accept": ("enter",),
+    "skip": ("s",),
 }
 """Action to its keys, in Textual's names."""
 

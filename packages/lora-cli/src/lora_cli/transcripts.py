@@ -113,7 +113,8 @@ class Transcripts:
         """Take in what the model process says."""
         match message["is"]:
             case "loading":
-                self._emit(events.ModelState("loading", message["detail"]))
+                done, total = message["done"], message["total"]
+                self._emit(events.ModelState("loading", message["detail"], done=done, total=total))
             case "ready":
                 self.failed = None
                 self.voices = tuple(message["voices"])
