@@ -188,8 +188,7 @@ def test_an_unplugged_microphone_is_noticed_and_the_recording_kept(app: TmuxApp,
 
 def test_the_systems_default_microphone_is_followed(app: TmuxApp, microphone: VirtualMicrophone) -> None:
     app.wait_ready()
-    microphone.add_source("headset")
-    microphone.pactl("set-default-source", "headset")
+    microphone.plug_in_another("headset")
     app.wait(lambda screen: "mic: headset" in screen and "The default microphone is headset now" in screen)
 
 

@@ -58,14 +58,16 @@ class VirtualMicrophone:
             assert self._server.poll() is None, (self.folder / "pulse.log").read_text()
             assert time.monotonic() < deadline, (self.folder / "pulse.log").read_text()
             time.sleep(0.1)
-        self._module = self.add_source("fakemic")
+        options = [f"file={self.folder}/mic.fifo", "format=s16le", "rate=16000", "channels=1"]
+        loaded = self.pactl("load-module", "module-pipe-source", "source_name=fakemic", *options)
+        self._module = (loaded or "").strip()
         self.pactl("set-default-source", "fakemic")
         self._writer.start()
 
-    def add_source(self, name: str) -> str:
-        """Plug a microphone in; return the module's number."""
-        options = [f"source_name={name}", f"file={self.folder}/{name}.fifo", "format=s16le", "rate=16000", "channels=1"]
-        return (self.pactl("load-module", "module-pipe-source", *options) or "").strip()
+    def plug_in_another(self, name: str) -> None:
+        """Add a microphone that hears silence, and make it the default one."""
+        self.pactl("load-module", "module-null-source", f"source_name={name}")
+        self.pactl("set-default-source", name)
 
     def unplug(self) -> None:
         """Take `fakemic` away."""
@@ -94,7 +96,7 @@ class VirtualMicrophone:
             assert self._changed.wait_for(lambda: self.said_s >= seconds, DEADLINE_S)
 
     def _write(self) -> None:
-        with (self.folder / "fakemic.fifo").open("wb", buffering=0) as pipe:
+        with (self.folder / "mic.fifo").open("wb", buffering=0) as pipe:
             due = time.monotonic()
             while not self._stop.wait(max(0.0, due - time.monotonic())):
                 due += CHUNK_S

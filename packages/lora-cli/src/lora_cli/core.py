@@ -83,9 +83,10 @@ class VoiceCore(Commands):
         self._thread.start()
 
     def stop(self) -> None:
-        """Keep what is being recorded, then end everything."""
-        self._inbox.put(None)
-        self._thread.join(timeout=5)
+        """Keep what is being recorded, then end everything; a core that was never started has nothing to end."""
+        if self._thread.ident is not None:
+            self._inbox.put(None)
+            self._thread.join(timeout=5)
 
     def _put_block(self, block: Block) -> None:
         """Take note of a block, on the driver's thread: no more than this."""

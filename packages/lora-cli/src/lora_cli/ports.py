@@ -153,6 +153,9 @@ class FilePort:
 
     For measuring latency without a sound card, and for tests.
 
+    Attributes:
+        callback_s: how long each block's callback took.
+
     Args:
         speed: 1 is real time.
     """
@@ -160,6 +163,7 @@ class FilePort:
     def __init__(self, rate_hz: int = SAMPLE_RATE_HZ, *, speed: float = 1.0) -> None:
         self.rate_hz = rate_hz
         self.speed = speed
+        self.callback_s: list[Seconds] = []
         self._pending: list[bytes] = []
         self._lock = threading.Lock()
 
@@ -200,7 +204,10 @@ class _FileStream:
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due += step
-            self._on_block(Block(self._port.next_block(), time.monotonic()))
+            block = Block(self._port.next_block(), time.monotonic())
+            started = time.perf_counter()
+            self._on_block(block)
+            self._port.callback_s.append(time.perf_counter() - started)
 
     def close(self) -> None:
         self._stop.set()

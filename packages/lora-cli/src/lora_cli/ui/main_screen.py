@@ -186,9 +186,8 @@ class MainScreen(Screen[None]):
             voice = voices[place]
             name = ("LEFT", "RIGHT")[place] if self.is_secret else self._voice_name(voice, entry)
             mark = " ◀ voted" if entry is not None and entry.vote == voice else ""
-            figures = (
-                "" if self.is_secret else self.voice_app.core.transcripts.latency.line(voice, wide=pane.size.width > 76)
-            )
+            width = self.size.width // len(voices) - 6
+            figures = "" if self.is_secret else self.voice_app.core.transcripts.latency.line(voice, width)
             pane.label(f"{name}{mark}", figures)
             self._draw_text(pane, voice, entry)
 
@@ -309,4 +308,5 @@ class MainScreen(Screen[None]):
     def on_resize(self) -> None:
         """Fit the lines to the width."""
         self._draw_header()
+        self._draw_panes()
         self.draw_mode()
