@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from lora_cli.ports import PORTAUDIO_HINT, MicError, import_sounddevice
+from lora_cli.ports import PORTAUDIO_HINT, PORTAUDIO_USE, MicError, import_sounddevice
 
 PULSE_DEVICE = "pulse"
 PACTL_TIMEOUT_S = 3
@@ -42,6 +42,7 @@ def list_microphones() -> list[Microphone]:
         MicError: PortAudio is missing.
     """
     sounddevice = import_sounddevice()
+    PORTAUDIO_USE.look_again(sounddevice)
     devices: list[dict[str, Any]] = [dict(device) for device in sounddevice.query_devices()]
     inputs = [(index, device) for index, device in enumerate(devices) if device["max_input_channels"] > 0]
     pulse_index = next((index for index, device in inputs if device["name"] == PULSE_DEVICE), None)
