@@ -20,6 +20,7 @@ LAYERS = [
     {"files"},
     {"config"},
     {"data", "model"},
+    {"memory", "processes"},
     {"decoding"},
     {"training"},
     {"evaluation", "export"},

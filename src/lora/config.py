@@ -99,6 +99,9 @@ class ExperimentConfig:
     targets: TargetPreset = option("all-linear", help="which linear layers get an adapter")
     lora_plus: float = option(1.0, help="LoRA+: learning rate of B over that of A")
     flat_sigma: float = option(0.0, help="Flat-LoRA: size of the random weight perturbation, 0 (off) to 0.3")
+    average_decay: float = option(
+        0.0, help="exponential moving average of the trained weights: what is evaluated and kept, 0 (off) to 0.9999"
+    )
     distillation_weight: float = option(
         0.0, help="part of the replay loss that is KL to the base model's own output, 0 to 1"
     )
@@ -120,7 +123,10 @@ class ExperimentConfig:
     warmup_ratio: float = option(0.1, help="part of the steps with rising learning rate; then cosine decay to zero")
     weight_decay: float = option(0.01, help="AdamW weight decay")
     batch_seconds: float = option(120.0, help="audio in one optimizer step, replay included")
-    gradient_accumulation: int = option(1, help="parts in which a step's batch is computed")
+    gradient_accumulation: int = option(1, help="parts in which a step's batch is computed; more where memory runs out")
+    gradient_checkpointing: bool = option(
+        False, help="keep less for the backward pass and compute it again: less memory, about a third more time"
+    )
     max_grad_norm: float = option(1.0, help="gradients are scaled down to this norm")
     eval_interval: int = option(50, help="steps between evaluations by generation on the development sets")
     wer_stop_threshold: float = option(
@@ -164,6 +170,7 @@ class ExperimentConfig:
             ("dropout", 0.0, 0.9),
             ("lora_plus", 0.01, 1000.0),
             ("flat_sigma", 0.0, 0.3),
+            ("average_decay", 0.0, 0.9999),
             ("distillation_weight", 0.0, 1.0),
             ("max_steps", 1, 10_000_000),
             ("learning_rate", 1e-9, 1.0),

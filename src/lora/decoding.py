@@ -5,19 +5,22 @@ utterance's text does not depend on its neighbours: encoding is exact under padd
 of each utterance comes from its own duration.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.batches import length_batches, pad_waves
-from lora.errors import AudioError
+from lora.errors import AudioError, SetupError
+from lora.memory import REMEDIES, attempt
 from lora.model.families import EncoderStates
 from lora.model.load import Bundle
 from lora.units import Seconds, Wave, seconds_of
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Recognizer:
 
     Args:
         preprocess: the settings with which the waves were prepared; kept with the results.
-        batch_seconds: most audio in one batch, padding included.
+        batch_seconds: most audio in one batch, padding included; lowered where memory runs out.
         batch_size: most utterances in one batch.
     """
 
@@ -70,9 +73,47 @@ class Recognizer:
     def stream(self, waves: Sequence[Wave]) -> Iterator[tuple[list[int], list[Transcript]]]:
         """Yield indices into `waves` with their transcripts, batch by batch, longest first."""
         lengths = [len(wave) for wave in waves]
-        for indices in length_batches(lengths, batch_seconds=self.batch_seconds, batch_size=self.batch_size):
+
+        def transcribe(indices: list[int]) -> list[Transcript]:
             encoded = self.encode([waves[index] for index in indices])
-            yield indices, self.generate(encoded, [seconds_of(lengths[index]) for index in indices])
+            return self.generate(encoded, [seconds_of(lengths[index]) for index in indices])
+
+        return self.map_batches(lengths, transcribe)
+
+    def map_batches(
+        self, lengths: Sequence[int], work: Callable[[list[int]], Result]
+    ) -> Iterator[tuple[list[int], Result]]:
+        """Yield batches of indices into `lengths`, longest first, with what `work` returns for each.
+
+        Where memory runs out, `batch_seconds` becomes half of the batch's audio, and what is left is batched anew.
+
+        Args:
+            lengths: number of samples of each utterance at 16 kHz.
+
+        Raises:
+            SetupError: one utterance alone does not fit.
+        """
+        left = list(range(len(lengths)))
+        while left:
+            done: set[int] = set()
+            sizes = [lengths[index] for index in left]
+            for places in length_batches(sizes, batch_seconds=self.batch_seconds, batch_size=self.batch_size):
+                indices = [left[place] for place in places]
+                result = attempt(lambda indices=indices: work(indices), self.bundle.device)  # type: ignore[misc]
+                if result is None:
+                    self._halve_batches(len(indices), seconds_of(lengths[indices[0]]))
+                    break
+                done.update(indices)
+                yield indices, result
+            left = [index for index in left if index not in done]
+
+    def _halve_batches(self, size: int, longest: Seconds) -> None:
+        if size == 1:
+            raise SetupError(
+                f"an utterance of {longest:.1f} s alone does not fit into the memory of {self.bundle.device}. "
+                f"Cut it, or {REMEDIES}."
+            )
+        self.batch_seconds = size * longest / 2
 
     @torch.inference_mode()
     def encode(self, waves: Sequence[Wave]) -> EncoderStates:

@@ -16,11 +16,14 @@ from lora.config import ExperimentConfig
 from lora.errors import AdapterError, ConfigError
 from lora.files import sha256_file
 from lora.model.adapters import load_adapter
+from lora.model.families import MoonshineFamily
 from lora.model.load import load_bundle
+from lora.runners import stages
 from lora.runners.experiment import run_experiment
 from lora.runners.provenance import command_of
 from lora.scripts import experiment
 from lora.scripts.cli import parse_options
+from lora.training.alignment import AlignmentCheck
 
 CPU = torch.device("cpu")
 ARTIFACTS = {
@@ -414,3 +417,26 @@ def test_a_finished_run_is_replaced_as_a_whole(job: ExperimentConfig, tmp_path: 
     run_experiment(replace(job, output_dir=output, max_steps=1))
     assert not (output / "old.txt").exists()
     assert {path.name for path in output.iterdir()} >= ARTIFACTS
+
+
+def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_parts_and_says_so(
+    finished: Path, job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    plain = MoonshineFamily.encode
+
+    def little_room(self: MoonshineFamily, core: Any, audio: torch.Tensor, num_samples: torch.Tensor) -> Any:
+        if len(audio) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(self, core, audio, num_samples)
+
+    # The alignment check takes eight clips at once and is not part of this.
+    monkeypatch.setattr(stages, "check_objective", lambda *args: AlignmentCheck(1.0, 1.0, 2.0, 4.0, 8, True, ""))
+    monkeypatch.setattr(MoonshineFamily, "encode", little_room)
+    run_experiment(replace(job, output_dir=tmp_path / "run", max_steps=2, dropout=0.0))
+    told = capsys.readouterr().err
+    assert "out of memory: evaluation goes on in batches of" in told
+    rows = read_rows(tmp_path / "run" / "history.jsonl")
+    parts = rows[1]["out_of_memory"]["gradient_accumulation"]
+    assert f"step 1: out of memory; computed again, and from now on, in {parts} parts" in told
+    assert all(row["eval"]["out_of_memory"]["eval_batch_seconds"] < 8 for row in rows if "eval" in row)
+    assert read_metrics(tmp_path / "run")["baseline_wer"] == read_metrics(finished)["baseline_wer"]

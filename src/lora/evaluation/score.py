@@ -1,6 +1,7 @@
 """Score a model on an evaluation set: text, error counts and loss of every utterance, nothing dropped."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,12 +9,12 @@ from pathlib import Path
 import torch
 import transformers
 
+from lora import processes
 from lora.config import PreprocessConfig
 from lora.data.audio import wave_sha256
-from lora.data.batches import length_batches
 from lora.data.manifest import Manifest
 from lora.decoding import Recognizer
-from lora.errors import InputError
+from lora.errors import CheckFailed, InputError
 from lora.evaluation.breakdown import PairedUtterance
 from lora.evaluation.wer import ErrorCounts, TextStyle, count_char_errors, count_word_errors, normalize_text, pool
 from lora.files import read_json, to_json, write_json
@@ -124,16 +125,44 @@ def load_evaluation_set(name: str, manifest: Manifest, recognizer: Recognizer) -
 
 
 def score_set(recognizer: Recognizer, evaluation_set: EvaluationSet, advance: Advance) -> SetScore:
-    """Transcribe and score every utterance; each is encoded once for its text and its loss."""
+    """Transcribe and score every utterance; each is encoded once for its text and its loss.
+
+    Of several processes each scores its share, and all return the whole.
+
+    Raises:
+        CheckFailed: an utterance was scored twice, or not at all.
+    """
     examples = evaluation_set.examples
-    results: dict[str, UtteranceScore] = {}
-    lengths = [len(example.wave) for example in examples]
-    for indices in length_batches(lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size):
-        batch = [examples[index] for index in indices]
-        for score in _score_batch(recognizer, batch):
-            results[score.id] = score
-        advance(len(batch))
-    return SetScore(evaluation_set.name, tuple(results[example.id] for example in examples))
+    # By length, so that the shares take equally long and have little padding in their batches.
+    share = processes.share_of(sorted(examples, key=lambda example: -len(example.wave)))
+    scores: list[UtteranceScore] = []
+    lengths = [len(example.wave) for example in share]
+    for indices, batch in recognizer.map_batches(
+        lengths, lambda indices: _score_batch(recognizer, [share[index] for index in indices])
+    ):
+        scores += batch
+        advance(len(indices))
+    gathered = processes.gather(scores)
+    if len(share) < len(examples):
+        advance(len(examples) - len(share))
+    return SetScore(evaluation_set.name, _in_order(evaluation_set, [score for part in gathered for score in part]))
+
+
+def _in_order(evaluation_set: EvaluationSet, scores: Sequence[UtteranceScore]) -> tuple[UtteranceScore, ...]:
+    """Return the scores in the manifest's order, each utterance's once."""
+    times = Counter(score.id for score in scores)
+    wanted = [example.id for example in evaluation_set.examples]
+    problems = [
+        f"{name}: scored {times[name]} times" for name in {**times, **dict.fromkeys(wanted)} if times[name] != 1
+    ]
+    if problems:
+        raise CheckFailed(
+            f"{evaluation_set.name}: {len(scores)} scores of {len(wanted)} utterances, expected one of each. Start all "
+            "processes on the same manifests",
+            problems,
+        )
+    by_id = {score.id: score for score in scores}
+    return tuple(by_id[name] for name in wanted)
 
 
 @torch.inference_mode()
@@ -185,12 +214,13 @@ def score_baseline(
     """
     key = _cache_key(recognizer, evaluation_set)
     path = cache_dir / f"baseline-{key[:32]}.json"
-    if path.is_file():
-        score = _read_cached(path, key, evaluation_set)
-        advance(len(score.utterances))
-        return score, True
+    cached = processes.from_main(lambda: _read_cached(path, key, evaluation_set) if path.is_file() else None)
+    if cached is not None:
+        advance(len(cached.utterances))
+        return cached, True
     score = score_set(recognizer, evaluation_set, advance)
-    write_json(path, {"key": key, "utterances": [asdict(row) for row in score.utterances]})
+    if processes.is_main():
+        write_json(path, {"key": key, "utterances": [asdict(row) for row in score.utterances]})
     return score, False
 
 

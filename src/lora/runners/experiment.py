@@ -6,13 +6,14 @@ Importing this module loads no torch, so that `python -m lora.runners.experiment
 import sys
 from collections.abc import Callable
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.errors import ConfigError
 from lora.units import JsonObject
 
 
 def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None = None) -> JsonObject:
-    """Run one experiment and return its metrics.
+    """Run one experiment and return its metrics; several processes run it together (`lora.processes`).
 
     Everything is read and checked before `config.output_dir` is touched; the folder appears, or is
     replaced, as a whole when the run has succeeded.
@@ -27,10 +28,16 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
     """
     if config.seeds is not None:
         raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
+    config.check()
+    with processes.one_fate(config.device):
+        return _run(config, on_evaluation)
+
+
+def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None) -> JsonObject:
     from lora.runners import inputs, outcome, output, stages
 
-    config.check()
-    output.check_output(config)
+    if processes.is_main():
+        output.check_output(config)
     manifests = inputs.read_manifests(config)
     run = inputs.open_run(config)
     data = inputs.load_data(run, manifests)
@@ -39,9 +46,9 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
     with output.staged_output(config) as folder:
         training = stages.train(run, data, baseline, folder, on_evaluation)
         tuned = stages.score_tuned(run, data, baseline, folder)
-        metrics = outcome.judge(run, data, baseline, alignment, training, tuned)
-        outcome.write_results(run, data, baseline, tuned, metrics, folder)
-    outcome.announce(run, metrics)
+        metrics = processes.from_main(lambda: outcome.conclude(run, data, baseline, alignment, training, tuned, folder))
+    if processes.is_main():
+        outcome.announce(run, metrics)
     return metrics
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from lora import processes
 from lora.data.manifest import Manifest
 from lora.decision import DecisionRule, SetComparison, assess_headroom, compare_set, decide
 from lora.evaluation.breakdown import break_down
@@ -26,6 +27,21 @@ from lora.training.examples import Example
 from lora.units import JsonObject, seconds_of
 
 Speakers = Sequence[int | str | None]
+
+
+def conclude(
+    run: Run,
+    data: RunData,
+    baseline: dict[str, SetScore],
+    alignment: AlignmentCheck,
+    training: Training,
+    tuned: Tuned,
+    folder: Path,
+) -> JsonObject:
+    """Judge the run, write its results to `folder` and return its metrics."""
+    metrics = judge(run, data, baseline, alignment, training, tuned)
+    write_results(run, data, baseline, tuned, metrics, folder)
+    return metrics
 
 
 def judge(
@@ -59,6 +75,7 @@ def judge(
         "seed": config.seed,
         "device": str(bundle.device),
         "dtype": run.precision,
+        "processes": processes.count(),
         "base_model": {"id": config.model_id, "sha256": bundle.sha256, "family": bundle.family.name},
         "adapter": training.adapter,
         "strength": training.strength_curve,

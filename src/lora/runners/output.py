@@ -1,9 +1,12 @@
 """The output folder: what may be replaced, and how it appears."""
 
 import os
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.errors import ConfigError, SetupError
 from lora.files import staged_directory
@@ -51,5 +54,16 @@ def _inputs_inside(config: ExperimentConfig, folder: Path) -> list[Path]:
 
 
 def staged_output(config: ExperimentConfig) -> AbstractContextManager[Path]:
-    """Return the folder that becomes the output folder when the run succeeds."""
+    """Return the folder that becomes the output folder when the run succeeds.
+
+    Every process but the main one gets a folder that is deleted: hosts need not share a disk.
+    """
+    if not processes.is_main():
+        return _passing_directory()
     return staged_directory(config.output_dir.resolve())
+
+
+@contextmanager
+def _passing_directory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="moonshine-lora-process-") as name:
+        yield Path(name)

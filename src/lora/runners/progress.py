@@ -10,10 +10,12 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lora import processes
+
 PROGRESS_VARIABLE = "MOONSHINE_LORA_PROGRESS"
 """Environment variable; `json` asks for one JSON object a line: stage, done, total, detail."""
 
-console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not processes.is_main())
 
 
 class Report(Protocol):
@@ -25,7 +27,10 @@ class Report(Protocol):
 
 @contextmanager
 def progress_bar(title: str, total: int | None) -> Iterator[Report]:
-    """Show a bar while the block runs; `total` is None where nobody knows it."""
+    """Show a bar while the block runs, `total` None where nobody knows it; only the main process of several does."""
+    if not processes.is_main():
+        yield lambda count, description="": None
+        return
     if os.environ.get(PROGRESS_VARIABLE) == "json":
         yield _json_report(title, total)
         return

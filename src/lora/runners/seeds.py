@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.decision import SetComparison, Verdict, interval_points, percent, points
 from lora.decision_seeds import SeedOutcome, decide_over_seeds, domain_spread, guardrail_spreads
@@ -38,13 +39,16 @@ def run_seeds(config: ExperimentConfig, run: Callable[[ExperimentConfig], JsonOb
         raise ConfigError("seeds: got none, expected at least two. Give --seeds 42 43.")
     if (folder / RUN_MARK).exists():
         raise ConfigError(f"{folder}: holds a single run. Choose another --output-dir for several seeds.")
-    for name in (RECORD, SUMMARY):
-        (folder / name).unlink(missing_ok=True)
-    metrics = [run(config_of_seed(config, seed)) for seed in config.seeds]
-    record = summarise(config, metrics)
-    write_json(folder / RECORD, record)
-    write_text(folder / SUMMARY, render(record))
-    announce(folder, record)
+    with processes.one_fate(config.device):
+        if processes.is_main():
+            for name in (RECORD, SUMMARY):
+                (folder / name).unlink(missing_ok=True)
+        metrics = [run(config_of_seed(config, seed)) for seed in config.seeds]
+        record = summarise(config, metrics)
+        if processes.is_main():
+            write_json(folder / RECORD, record)
+            write_text(folder / SUMMARY, render(record))
+            announce(folder, record)
     return record
 
 

@@ -1,7 +1,8 @@
 """The measuring and training stages of an experiment, in their order; `experiment.py` is the table of contents."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from peft import PeftModel
 
+from lora import processes
 from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
-from lora.errors import ConfigError, SetupError
+from lora.errors import ConfigError
 from lora.evaluation.intervals import minimum_detectable_difference
 from lora.evaluation.score import SetScore, score_baseline, score_set
 from lora.files import write_jsonl
@@ -40,7 +42,7 @@ from lora.training.teacher import teach
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
 
 OVER_BUDGET_WEIGHT = 10.0
-GAIN_KEPT = 0.9
+GAIN_KEPT = 0.95
 TRIPWIRE = 0.2
 """Training stops when this many more of the development texts than the baseline's are empty or do not end."""
 
@@ -70,7 +72,8 @@ def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:
     """Score the base model on every set, from the cache where the content is the same."""
     scores = {}
     for evaluation_set in (*data.reported, *data.development):
-        with progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples)) as report:
+        bar = progress_bar(f"baseline {evaluation_set.name}", len(evaluation_set.examples))
+        with bar as report, _halving_told(run.recognizer):
             score, cached = score_baseline(run.recognizer, evaluation_set, run.cache_dir, report)
         scores[evaluation_set.name] = score
         smallest = minimum_detectable_difference(score.counts(), clusters=evaluation_set.speakers)
@@ -112,6 +115,8 @@ def train(
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
     accelerator = _build_accelerator(run)
+    if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
+        set_seed(config.seed, device_specific=True)
     augment = _build_augment(run)
     # Augmented audio is new in every epoch, so its states are too.
     keeps_states = not adaptation.adapts_encoder and augment is None
@@ -126,6 +131,9 @@ def train(
             history.append(row)
             if "loss" in row:
                 report(1, f"training, loss {row['loss']:.3f}")
+            if "out_of_memory" in row:
+                parts = row["out_of_memory"]["gradient_accumulation"]
+                console.print(f"  step {row['step']}: out of memory; computed again, and from now on, in {parts} parts")
 
         def evaluate(step: int) -> Evaluation:
             evaluation = _evaluate(run, data, baseline, f"step {step}")
@@ -200,7 +208,7 @@ def _choose_strength(run: Run, data: RunData, baseline: dict[str, SetScore], mod
 def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> float:
     """Return the smallest strength that keeps `GAIN_KEPT` of the largest gain.
 
-    The last tenth of the gain on a development set costs the most of what the model had: a flatter adapter is
+    The last part of the gain on a development set costs the most of what the model had: a flatter adapter is
     safer on speech that no set stands for, in the spirit of the one-standard-error rule (Breiman et al., 1984).
     Without any gain the strength with the largest one is returned.
     """
@@ -211,15 +219,18 @@ def gentlest_strength(strengths: Sequence[float], gains: Sequence[float]) -> flo
 
 
 def _build_accelerator(run: Run) -> Accelerator:
-    accelerator = Accelerator(
+    return Accelerator(
         mixed_precision="no" if run.precision == "fp32" else run.precision, cpu=run.bundle.device.type == "cpu"
     )
-    if accelerator.num_processes > 1:
-        raise SetupError(
-            f"{accelerator.num_processes} processes were launched; an experiment runs in one. Start it without "
-            "`accelerate launch` or `torchrun`."
-        )
-    return accelerator
+
+
+@contextmanager
+def _halving_told(recognizer: Recognizer) -> Iterator[None]:
+    """Say so where the evaluation inside ran out of memory and went on in smaller batches."""
+    before = recognizer.batch_seconds
+    yield
+    if recognizer.batch_seconds < before:
+        console.print(f"  out of memory: evaluation goes on in batches of {recognizer.batch_seconds:.1f} s of audio")
 
 
 def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str) -> Evaluation:
@@ -228,13 +239,16 @@ def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str
         # A fresh adapter changes nothing (B is zero), so these are the baseline's scores.
         scores = {evaluation_set.name: baseline[evaluation_set.name] for evaluation_set in data.development}
     else:
-        scores = {
-            evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
-            for evaluation_set in data.development
-        }
+        with _halving_told(run.recognizer):
+            scores = {
+                evaluation_set.name: score_set(run.recognizer, evaluation_set, lambda n: None)
+                for evaluation_set in data.development
+            }
     domain = scores["domain_dev"]
     wer = domain.wer() or 0.0
     record: JsonObject = {"validation_wer": wer, "validation_loss": domain.loss}
+    if run.recognizer.batch_seconds < run.config.eval_batch_seconds:
+        record["out_of_memory"] = {"eval_batch_seconds": run.recognizer.batch_seconds}
     penalised = wer
     if data.guardrail_dev is not None:
         guard = scores["guardrail_dev"].wer() or 0.0
@@ -256,10 +270,12 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets."""
     bundle = load_bundle(run.config.model_id, run.bundle.device)
     model, record = load_adapter(bundle, folder / "lora_adapter")
+    processes.require_equal("the saved adapters", (record.adapter_sha256, record.config_sha256))
     recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
     scores = {}
     for evaluation_set in data.reported:
-        with progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples)) as report:
+        bar = progress_bar(f"tuned {evaluation_set.name}", len(evaluation_set.examples))
+        with bar as report, _halving_told(recognizer):
             scores[evaluation_set.name] = score_set(recognizer, evaluation_set, report)
     before, after = baseline["domain"].utterances, scores["domain"].utterances
     changed = sum(old.hypothesis != new.hypothesis for old, new in zip(before, after, strict=True))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora import processes
 from lora.config import DecodeSettings, DeviceName, PreprocessConfig, option
 from lora.errors import ConfigError, InputError
 from lora.units import JsonObject
@@ -58,7 +59,7 @@ class TranscriptionConfig:
 
 
 def transcribe_to_json(config: TranscriptionConfig) -> JsonObject:
-    """Transcribe and score; return the document that `run-stt` writes.
+    """Transcribe and score; return the document that `run-stt` writes. Of several processes each takes its share.
 
     The document has no time or path of the machine in it beyond those given, so the same call gives the
     same file.
@@ -66,11 +67,16 @@ def transcribe_to_json(config: TranscriptionConfig) -> JsonObject:
     Raises:
         InputError: every audio file or row that cannot be used, at once; the model or adapter is wrong.
     """
+    config.check()
+    with processes.one_fate(config.device):
+        return _transcribe(config)
+
+
+def _transcribe(config: TranscriptionConfig) -> JsonObject:
     from lora.data.manifest import read_manifest
     from lora.model.device import resolve_device
     from lora.model.load import load_bundle
 
-    config.check()
     # Before the model: a wrong path should not have to wait for a download.
     paths = _audio_paths(config)
     manifest = (
@@ -149,17 +155,20 @@ def _plain_texts(recognizer: "Recognizer", paths: list[Path]) -> JsonObject:
             problems.append(error.message)
     if problems:
         raise InputError(f"{len(problems)} of {len(paths)} audio files cannot be used", problems)
+    own = processes.share_of(sorted(range(len(waves)), key=lambda index: -len(waves[index])))
     results: dict[int, JsonObject] = {}
-    with progress_bar("transcribing", len(waves)) as report:
-        for indices, transcripts in recognizer.stream(waves):
-            for index, transcript in zip(indices, transcripts, strict=True):
+    with progress_bar("transcribing", len(own)) as report:
+        for places, transcripts in recognizer.stream([waves[index] for index in own]):
+            for index, transcript in zip([own[place] for place in places], transcripts, strict=True):
                 results[index] = {
                     "id": str(paths[index]),
                     "text": transcript.text,
                     "seconds": seconds_of(len(waves[index])),
                     "ended": transcript.ended,
                 }
-            report(len(indices))
+            report(len(places))
+    for part in processes.gather(results):
+        results |= part
     rows = [results[index] for index in range(len(paths))]
     return {"samples": len(rows), "wer": None, "cer": None, "utterances": rows}
 

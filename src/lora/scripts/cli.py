@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
+from lora import processes
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
 
@@ -34,6 +35,7 @@ class Command:
 
     `options` may have a field of its own named `config` (a dataset's configuration, say); such a
     command has no `--config FILE`. `program` is how the command is called, `moonshine-lora NAME` unless given.
+    `several_processes` tells that it works under `torchrun` and `accelerate launch`.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Command:
     description: str
     examples: str
     program: str | None = None
+    several_processes: bool = False
 
     @property
     def fields(self) -> dict[str, dataclasses.Field[Any]]:
@@ -63,11 +66,20 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         options = parse_options(command, arguments)
-        return command.run(options) or EXIT_SUCCESS
+        if processes.launched() > 1 and not command.several_processes:
+            raise ConfigError(
+                f"{command.name}: {processes.launched()} processes were launched, and it runs in one. Start it without "
+                "`torchrun` or `accelerate launch`; docs/distributed.md says what several devices can share."
+            )
+        code = command.run(options) or EXIT_SUCCESS
+        processes.leave()
+        return code
     except SystemExit as stop:  # --help, and nothing else: errors of parsing are LoraErrors
         return stop.code if isinstance(stop.code, int) else EXIT_SUCCESS
     except LoraError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if processes.prints_errors():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        processes.leave()
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

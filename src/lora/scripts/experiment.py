@@ -22,6 +22,7 @@ COMMAND = Command(
     name="experiment",
     options=ExperimentConfig,
     run=run,
+    several_processes=True,
     description="Measure the base model, train an adapter, measure again, decide, and write artifacts and a report.",
     examples="""
         moonshine-lora experiment --output-dir outputs/radio --dataset-path data/radio_train.jsonl \\
@@ -31,6 +32,7 @@ COMMAND = Command(
         moonshine-lora experiment --model-id UsefulSensors/moonshine-tiny --output-dir outputs/tiny \\
           --dataset-path train.jsonl --replay-manifest clean_train.jsonl \\
           --manifest-path test.jsonl --guardrail-manifest clean_test.jsonl
+        torchrun --nproc-per-node 4 -m lora experiment --config outputs/tiny/config.yaml
     """,
 )
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from lora import processes
 from lora.files import to_json, write_json
 from lora.runners.transcription import TranscriptionConfig, transcribe_to_json
 from lora.scripts.cli import Command, run_command
@@ -11,6 +12,8 @@ from lora.scripts.cli import Command, run_command
 def run(options: TranscriptionConfig) -> None:
     """Transcribe and write the JSON document."""
     document = transcribe_to_json(options)
+    if not processes.is_main():
+        return
     if options.output is None:
         print(to_json(document))
         return
@@ -23,6 +26,7 @@ COMMAND = Command(
     name="run-stt",
     options=TranscriptionConfig,
     run=run,
+    several_processes=True,
     description="Transcribe audio files or a manifest and write JSON: samples, WER, CER and every utterance.",
     examples="""
         moonshine-lora run-stt --manifest data/domain_manifest.jsonl --output baseline.json
@@ -30,6 +34,7 @@ COMMAND = Command(
           --adapter-dir outputs/demo/lora_adapter --processor-dir outputs/demo/processor
         moonshine-lora run-stt talk.wav --model-id UsefulSensors/moonshine-tiny
         moonshine-lora run-stt --audio-list first.wav second.flac --batch-size 8
+        torchrun --nproc-per-node 4 -m lora run-stt --manifest data/domain_manifest.jsonl --output baseline.json
     """,
 )
 

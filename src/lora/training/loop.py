@@ -1,7 +1,9 @@
 """The training loop, explicit and short.
 
 A step takes `batch_seconds` of audio, a share of it replay, sums the loss over all its tokens and divides
-once. Evaluation by generation comes in as a function; the state with the best score is kept.
+once. Of several processes each computes its share of the same batch, and the gradients are added up.
+Evaluation by generation comes in as a function, over the averaged weights; the state with the best score is
+kept.
 """
 
 import math
@@ -14,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from lora import processes
 from lora.data.batches import epoch_batches, pad_waves
 from lora.errors import CheckFailed
 from lora.model.adapters import restore_state_, trainable_state
@@ -21,12 +24,20 @@ from lora.model.families import EncoderStates
 from lora.model.feature_cache import EncoderCache
 from lora.model.methods import Adaptation, optimizer_groups
 from lora.model.text import TokenBatch, build_token_batch
+from lora.training.averaging import WeightAverage
 from lora.training.examples import Example
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
 from lora.training.schedule import learning_rate_factor
+from lora.training.shares import (
+    add_up_gradients_,
+    checkpoint_layers_,
+    compute_share,
+    count_tokens,
+    require_same_weights,
+)
 from lora.training.teacher import TeacherOutput, distillation_loss
-from lora.units import JsonObject, Seconds, Wave, seconds_of
+from lora.units import JsonObject, Seconds, Wave
 
 MAX_SKIPPED_STEPS = 10
 """fp16 starts with too high a loss scale and halves it at each overflow; more in a row than this is divergence."""
@@ -47,9 +58,11 @@ class TrainingConfig:
     batch_seconds: Seconds
     replay_ratio: float
     gradient_accumulation: int
+    gradient_checkpointing: bool
     max_grad_norm: float
     lora_plus: float
     flat_sigma: float
+    average_decay: float
     distillation_weight: float
     eval_interval: int
     wer_stop_threshold: float
@@ -130,8 +143,12 @@ class Trainer:
         self.perturbation = FlatPerturbation(
             list(adaptation.layers.values()), sigma=config.flat_sigma, max_steps=config.max_steps, seed=config.seed
         )
+        self.average = WeightAverage(self.trainable, config.average_decay)
         self.teachers: Mapping[str, TeacherOutput] = {}
         self.skipped = 0
+        self.num_pieces = config.gradient_accumulation
+        if config.gradient_checkpointing:
+            checkpoint_layers_(self.bundle.core)
 
     def train(
         self,
@@ -166,9 +183,10 @@ class Trainer:
             record(row)
             if step % config.eval_interval and step != config.max_steps:
                 continue
-            now = self._evaluate(step, evaluate, record, result)
-            if now.score < best.score:
-                best, best_state, result.best_step = now, trainable_state(self.model), step
+            with self.average.applied():
+                now = self._evaluate(step, evaluate, record, result)
+                if now.score < best.score:
+                    best, best_state, result.best_step = now, trainable_state(self.model), step
             if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
                 result.stopped_by = "wer_stop_threshold"
                 break
@@ -184,7 +202,8 @@ class Trainer:
         epoch = 0
         while examples:
             for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
-                yield [self._augmented(examples[index], epoch) for index in batch]
+                own = set(processes.share_of(batch))  # of the other processes' utterances only the tokens count
+                yield [self._augmented(examples[i], epoch) if i in own else examples[i] for i in batch]
             epoch += 1
 
     def _augmented(self, example: Example, epoch: int) -> Example:
@@ -200,6 +219,7 @@ class Trainer:
         result: TrainingResult,
     ) -> Evaluation:
         self.model.eval()
+        require_same_weights(step, self.trainable)
         evaluation = evaluate(step)
         row = {"step": step, "eval": evaluation.record}
         record(row)
@@ -216,26 +236,31 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         examples = domain + replay
-        num_tokens = sum(len(example.token_ids) + 1 for example in examples)
-        sums: dict[str, float] = {}
+        parts = {kind: part for kind, part in (("domain", domain), ("replay", replay)) if part}
+        num_tokens = count_tokens(examples)
+        own = {kind: processes.share_of(part) for kind, part in parts.items()}
+
+        def backward(kind: str, piece: list[Example]) -> Tensor:
+            return self._backward(piece, num_tokens, taught=kind == "replay" and bool(self.teachers))
+
         with self.perturbation.applied(step) if self.config.flat_sigma else nullcontext():
-            for kind, part in (("domain", domain), ("replay", replay)):
-                for piece in _pieces(part, self.config.gradient_accumulation):
-                    losses = self._backward(piece, num_tokens, taught=kind == "replay" and bool(self.teachers))
-                    sums[kind] = sums.get(kind, 0.0) + float(losses.sum())
+            share = compute_share(step, own, self.num_pieces, backward, self.optimizer, self.bundle.device)
+        self.num_pieces = share.num_pieces
+        add_up_gradients_(self.trainable)
+        shares = processes.gather(share)
         norm = self._update(step, examples)
-        tokens = {
-            kind: sum(len(example.token_ids) + 1 for example in part)
-            for kind, part in (("domain", domain), ("replay", replay))
-        }
-        return {
+        losses = {kind: sum(share.losses.get(kind, 0.0) for share in shares) for kind in parts}
+        row: JsonObject = {
             "step": step,
-            "loss": sum(sums.values()) / num_tokens,
-            **{f"{kind}_loss": value / tokens[kind] for kind, value in sums.items()},
+            "loss": sum(losses.values()) / num_tokens,
+            **{f"{kind}_loss": value / count_tokens(parts[kind]) for kind, value in losses.items()},
             "learning_rate": self.config.learning_rate * factor,
             "grad_norm": norm if math.isfinite(norm) else None,
-            "audio_seconds": sum(seconds_of(len(example.wave)) for example in examples),
+            "audio_seconds": sum(share.audio_seconds for share in shares),
         }
+        if any(share.ran_out for share in shares):
+            row["out_of_memory"] = {"gradient_accumulation": max(share.num_pieces for share in shares)}
+        return row
 
     def _update(self, step: int, examples: list[Example]) -> float:
         """Clip, step, and return the gradient's norm; fp16 skips a step whose scaled gradient overflowed."""
@@ -248,6 +273,7 @@ class Trainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.average.update()
         return norm
 
     def _backward(self, examples: list[Example], num_tokens: int, *, taught: bool) -> Tensor:
@@ -281,9 +307,3 @@ class Trainer:
         audio, num_samples = pad_waves(waves)
         device = self.bundle.device
         return self.bundle.family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
-
-
-def _pieces(examples: list[Example], count: int) -> Iterator[list[Example]]:
-    size = math.ceil(len(examples) / count) if examples else 1
-    for start in range(0, len(examples), size):
-        yield examples[start : start + size]

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora.data.batches import length_batches
 from lora.decoding import Recognizer
 from lora.model.text import build_token_batch
 from lora.training.examples import Example
@@ -49,11 +48,12 @@ def teach(
     taught: dict[str, Example] = {}
     outputs: dict[str, TeacherOutput] = {}
     lengths = [len(example.wave) for example in examples]
-    for indices in length_batches(lengths, batch_seconds=recognizer.batch_seconds, batch_size=recognizer.batch_size):
-        batch = [examples[index] for index in indices]
-        for example, output in _teach_batch(recognizer, batch, own_texts):
+    for indices, batch in recognizer.map_batches(
+        lengths, lambda indices: _teach_batch(recognizer, [examples[index] for index in indices], own_texts)
+    ):
+        for example, output in batch:
             taught[example.id], outputs[example.id] = example, output
-        advance(len(batch))
+        advance(len(indices))
     return [taught[example.id] for example in examples], outputs
 
 
