@@ -226,6 +226,8 @@ def _add_field(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any,
         kwargs |= {"action": ActionYesNo(yes_prefix="", no_prefix="no-")}
     elif (item := item_type(hint)) is not None:
         kwargs |= {"type": item, "nargs": "+" if required or not positional else "*", "metavar": metavar(item)}
+        if not positional:
+            kwargs["action"] = _Collect
     else:
         kwargs |= {"type": hint, "metavar": metavar(hint)}
         if positional and not required:
@@ -234,6 +236,15 @@ def _add_field(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any,
         parser.add_argument(field.name, **kwargs | {"metavar": field.name.upper()})
     else:
         parser.add_argument(_option_name(field.name), required=required, **kwargs)
+
+
+class _Collect(argparse.Action):
+    """A list option may be given several times: `--x a --x b` is `--x a b`, and neither keeps the default."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        given = getattr(namespace, self.dest) if getattr(self, "_seen", None) is namespace else []
+        self._seen = namespace
+        setattr(namespace, self.dest, [*given, *values])
 
 
 def _help_text(field: dataclasses.Field[Any], hint: Any, default: Any) -> str:
