@@ -22,6 +22,7 @@ from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 from lora import processes
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
+from lora.scripts.repeated import gather_repeated
 
 PROGRAM = "moonshine-lora"
 EXIT_SUCCESS, EXIT_USER_INPUT, EXIT_INTERRUPTED = 0, 2, 130
@@ -94,8 +95,9 @@ def parse_options(command: Command, arguments: Sequence[str]) -> Any:
     """
     config_path = _find_config_path(command, arguments)
     from_file = {} if config_path is None else read_config_file(command, config_path)
-    parsed = build_parser(command, from_file).parse_args(list(arguments))
     hints = option_types(command)
+    lists = {_option_name(name) for name in hints if item_type(hints[name]) and not _is_positional(command, name)}
+    parsed = build_parser(command, from_file).parse_args(gather_repeated(arguments, lists))
     return command.options(**{name: as_declared(hint, parsed[name]) for name, hint in hints.items()})
 
 
@@ -226,8 +228,6 @@ def _add_field(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any,
         kwargs |= {"action": ActionYesNo(yes_prefix="", no_prefix="no-")}
     elif (item := item_type(hint)) is not None:
         kwargs |= {"type": item, "nargs": "+" if required or not positional else "*", "metavar": metavar(item)}
-        if not positional:
-            kwargs["action"] = _Collect
     else:
         kwargs |= {"type": hint, "metavar": metavar(hint)}
         if positional and not required:
@@ -236,15 +236,6 @@ def _add_field(parser: ArgumentParser, field: dataclasses.Field[Any], hint: Any,
         parser.add_argument(field.name, **kwargs | {"metavar": field.name.upper()})
     else:
         parser.add_argument(_option_name(field.name), required=required, **kwargs)
-
-
-class _Collect(argparse.Action):
-    """A list option may be given several times: `--x a --x b` is `--x a b`, and neither keeps the default."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        given = getattr(namespace, self.dest) if getattr(self, "_seen", None) is namespace else []
-        self._seen = namespace
-        setattr(namespace, self.dest, [*given, *values])
 
 
 def _help_text(field: dataclasses.Field[Any], hint: Any, default: Any) -> str:
