@@ -54,7 +54,7 @@ build/peer/.installed: benchmarks/peer_requirements.txt
 test: $(STAMP) ## Run the tests: make test [TESTS=tests/data] [JOBS=2]
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
 
-test-voice: $(STAMP) ## Test the voice app through a virtual microphone (needs pulseaudio, libportaudio2, tmux)
+test-voice: $(STAMP) ## Test the voice app through a virtual microphone (packages: CONTRIBUTING.md)
 	MOONSHINE_TEST_VOICE=1 FSDD=$(FSDD) OMP_NUM_THREADS=1 $(PY) -m pytest tests/voice/test_end_to_end.py
 
 lint: $(STAMP) ## Check style, formatting and types

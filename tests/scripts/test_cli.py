@@ -87,6 +87,13 @@ def test_every_kind_of_option_reads_its_own_type() -> None:
     )
 
 
+def test_a_list_option_given_twice_keeps_what_was_given_first(tmp_path: Path) -> None:
+    words = ["--max-steps", "3", "--seeds", "4", "--speakers", "a", "--seeds", "5", "6"]
+    options = run(*words, "--config", write(tmp_path, "seeds: [7]\n")).options
+    assert (options.seeds, options.speakers) == ((4, 5, 6), ["a"])
+    assert "--seeds: given several times" in run("--max-steps", "3", "--seeds=4", "--seeds=5").err
+
+
 def test_an_option_wins_over_the_config_file_wherever_it_stands(tmp_path: Path) -> None:
     config = write(tmp_path, "max_steps: 7\nlearning_rate: 1e-3\nreplay: true\nseeds: [9]\naudio: [q.wav]\n")
     before = run("--max-steps", "8", "--no-replay", "--config", config)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from lora_cli import ui
 from lora_cli.core import VoiceCore
 from lora_cli.events import Message, PhaseChanged, TakeFinished
 from lora_cli.options import DEFAULT_KEYS, VoiceOptions
@@ -13,6 +14,7 @@ from lora_cli.store import Store
 from lora_cli.transcripts import Emit
 from lora_cli.ui.app import MoonshineApp
 from lora_cli.ui.kitty import install_release_parser
+from lora_cli.ui.widgets import RecordButton
 from voice_fakes import CountingVoices, ThreadEngine, tone_pcm
 
 
@@ -35,9 +37,14 @@ def main(log: Path) -> None:
 
         return VoiceCore(port=port, engine=ThreadEngine(CountingVoices()), store=Store(folder, speaker="a"), emit=told)
 
-    app = MoonshineApp(
-        VoiceOptions(data_dir=folder), dict(DEFAULT_KEYS), make_core, driver_class=install_release_parser()
-    )
+    class LoggedApp(MoonshineApp):
+        CSS_PATH = Path(ui.__file__).with_name("moonshine.tcss")
+
+        def on_ready(self) -> None:  # Textual calls the one of MoonshineApp too
+            region = self.main.query_one(RecordButton).region
+            note(f"button {region.x + 2};{region.y + 2}")
+
+    app = LoggedApp(VoiceOptions(data_dir=folder), dict(DEFAULT_KEYS), make_core, driver_class=install_release_parser())
     app.run()
     note(f"left {app.return_code}")
 

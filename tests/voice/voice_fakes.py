@@ -113,9 +113,9 @@ def pcm_of(wave: Any, rate_hz: int) -> bytes:
     return np.clip(np.round(samples * 32_767), -32_768, 32_767).astype("<i2").tobytes()
 
 
-async def until(pilot: Any, ready: Callable[[], object], seconds: float = 20.0) -> None:
-    for _ in range(round(seconds / 0.05)):
-        if ready():
-            return
+async def until(pilot: Any, ready: Callable[[], object], seconds: float = 120.0) -> None:
+    """Return once it is so; the time only ends a wait that has failed."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, "it did not happen in time"
         await pilot.pause(0.05)
-    raise AssertionError("it did not happen in time")

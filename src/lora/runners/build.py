@@ -10,6 +10,7 @@ from lora.data.sources.selection import Notes
 from lora.files import to_json
 from lora.runners.build_options import BuildOptions, SourceName, check_options
 from lora.runners.build_sources import open_source
+from lora.runners.progress import progress_bar
 from lora.units import Seconds
 
 __all__ = ["BuildOptions", "BuildSummary", "SourceName", "build_manifest", "check_options"]
@@ -49,6 +50,7 @@ def build_manifest(options: BuildOptions) -> BuildSummary:
         total=options.wanted_samples if notes.total is None else notes.total,
         workers=options.workers,
         build_key=build_key(options),
+        progress=progress_bar,
     )
     if written.reused:
         notes.lines.insert(0, f"resumed: {written.reused} of {written.utterances} clips were there")

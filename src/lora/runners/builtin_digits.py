@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
 from lora.config import PreprocessConfig
 from lora.data.audio import prepare_wave, resample
@@ -28,6 +26,7 @@ from lora.model.load import Bundle, load_bundle
 from lora.model.scratch import build_model, build_processor, save_checkpoint
 from lora.model.text import build_token_batch
 from lora.runners.builtin_options import BuiltinConfig
+from lora.runners.progress import console, progress_bar
 from lora.training.objective import aligned_objective
 from lora.units import SAMPLE_RATE_HZ, Wave
 
@@ -66,7 +65,6 @@ class DigitComposer:
 
 def train_builtin(config: BuiltinConfig) -> Path:
     """Train the model and write model, processor and `recipe.json` to `config.output`."""
-    console = Console(stderr=True)
     composer = DigitComposer(load_recordings(config.fsdd, "train", US_SPEAKERS, TRAIN_INDICES), config.speed_spread)
     voices = voices_of("train", config.voices)
     console.print(f"speaking {config.synthetic_clips} synthetic clips in {len(voices)} voices")
@@ -87,7 +85,7 @@ def train_builtin(config: BuiltinConfig) -> Path:
         save_checkpoint(model, processor, stage)
         bundle = load_bundle(str(stage), torch.device("cpu"))
         core = bundle.core.train().requires_grad_(True)
-        final_loss = _optimise(config, bundle, core, composer, synthetic, console)
+        final_loss = _optimise(config, bundle, core, composer, synthetic)
         save_checkpoint(core.eval().half(), processor, stage)
         recipe = {key: value for key, value in vars(config).items() if key not in ("fsdd", "output", "init_from")}
         write_json(
@@ -110,7 +108,6 @@ def _optimise(
     core: Any,
     composer: DigitComposer,
     synthetic: list[tuple[Wave, str]],
-    console: Console,
 ) -> float:
     decay = [parameter for parameter in core.parameters() if parameter.ndim > 1]
     plain = [parameter for parameter in core.parameters() if parameter.ndim <= 1]
@@ -124,8 +121,7 @@ def _optimise(
     # before the decoder would (without it the loss stood at chance for the first 500 steps), and is not saved.
     head = torch.nn.Linear(config.width, 1 + len(DIGIT_WORDS))
     optimizer.add_param_group({"params": list(head.parameters()), "weight_decay": 0.0})
-    with Progress(console=console) as progress:
-        task = progress.add_task("training", total=config.steps)
+    with progress_bar("training", config.steps) as report:
         for step, examples in enumerate(_batches(config, composer, synthetic), start=1):
             scale = min(step / config.warmup_steps, 0.5 * (1 + math.cos(math.pi * step / config.steps)))
             for group in optimizer.param_groups:
@@ -146,7 +142,7 @@ def _optimise(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             running = total if step == 1 else 0.98 * running + 0.02 * total
-            progress.update(task, advance=1, description=f"loss {running:.3f}")
+            report(1, f"training, loss {running:.3f}")
             if step % 100 == 0:
                 console.print(f"step {step} loss {running:.4f}")
     return running

@@ -26,8 +26,8 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Report]:
-    """Show a bar while the block runs; only the main process of several does."""
+def progress_bar(title: str, total: int | None) -> Iterator[Report]:
+    """Show a bar while the block runs, `total` None where nobody knows it; only the main process of several does."""
     if not processes.is_main():
         yield lambda count, description="": None
         return
@@ -50,13 +50,13 @@ def progress_bar(title: str, total: int) -> Iterator[Report]:
         yield report
 
 
-def _json_report(title: str, total: int) -> Report:
+def _json_report(title: str, total: int | None) -> Report:
     done = 0
 
     def report(count: int, description: str = "") -> None:
         nonlocal done
         done += count
-        row = {"stage": title, "done": done, "total": total, "detail": description or title}
+        row = {"stage": title, "done": done, "total": total or 0, "detail": description or title}
         sys.stderr.write(json.dumps(row, ensure_ascii=False) + "\n")
         sys.stderr.flush()
 

@@ -22,6 +22,7 @@ from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 from lora import processes
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
+from lora.scripts.repeated import gather_repeated
 
 PROGRAM = "moonshine-lora"
 EXIT_SUCCESS, EXIT_USER_INPUT, EXIT_INTERRUPTED = 0, 2, 130
@@ -94,8 +95,9 @@ def parse_options(command: Command, arguments: Sequence[str]) -> Any:
     """
     config_path = _find_config_path(command, arguments)
     from_file = {} if config_path is None else read_config_file(command, config_path)
-    parsed = build_parser(command, from_file).parse_args(list(arguments))
     hints = option_types(command)
+    lists = {_option_name(name) for name in hints if item_type(hints[name]) and not _is_positional(command, name)}
+    parsed = build_parser(command, from_file).parse_args(gather_repeated(arguments, lists))
     return command.options(**{name: as_declared(hint, parsed[name]) for name, hint in hints.items()})
 
 

@@ -82,8 +82,8 @@ class Adaptation:
         try:
             self._emit(self._adapt())
         except (LoraError, OSError) as error:
-            reason = "cancelled" if self._cancelled.is_set() else str(error)
-            self._emit(AdaptFinished("failed", error=reason))
+            stopped = self._cancelled.is_set()
+            self._emit(AdaptFinished("cancelled") if stopped else AdaptFinished("failed", error=str(error)))
 
     def _adapt(self) -> AdaptFinished:
         self._emit(AdaptProgress("preparing"))

@@ -22,6 +22,7 @@ from lora.units import SAMPLE_RATE_HZ, JsonObject, Seconds
 from lora_cli import events
 from lora_cli.core import CoreSettings, VoiceCore
 from lora_cli.engine import ModelChoice, ProcessEngine
+from lora_cli.latency import percentile
 from lora_cli.options import adapter_names
 from lora_cli.ports import FilePort, read_pcm
 from lora_cli.store import Store
@@ -89,6 +90,8 @@ def measure_latency(paths: Sequence[Path], choice: ModelChoice, *, takes: int, s
         "clip_seconds": {"min": min(seconds), "max": max(seconds)},
         "silence_s": silence_s,
         "machine": {"system": platform.system(), "processor": processor_name(), "cores": os.cpu_count()},
+        "load_average": os.getloadavg()[0],
+        "callback_ms_p99": percentile([1000 * seconds for seconds in port.callback_s], 0.99),
         "voices": voices,
     }
 
@@ -109,6 +112,8 @@ def wait_for(inbox: "queue.SimpleQueue[events.Message]", wanted: object) -> even
             raise CheckFailed(message.detail)
         if isinstance(message, events.Notice) and message.severity == "error":
             raise CheckFailed(message.text)
+        if isinstance(message, events.Broken):
+            raise message.error
         if isinstance(message, events.Failed):
             raise CheckFailed(f"{message.voice}: {message.message}")
         if callable(wanted) and wanted(message):
@@ -152,9 +157,12 @@ def processor_name() -> str:
 
 def as_table(document: JsonObject) -> str:
     """Return the figures as a Markdown table."""
+    shortest, longest = document["clip_seconds"]["min"], document["clip_seconds"]["max"]
     lines = [
-        f"{document['takes']} takes, {document['model_id']}, {document['machine']['processor']}, "
-        f"{document['machine']['cores']} cores",
+        f"{document['takes']} takes of {shortest:.1f} to {longest:.1f} s, "
+        f"`{document['model_id']}`, {document['machine']['processor']}, {document['machine']['cores']} cores, "
+        f"load average {document['load_average']:.1f}. "
+        f"The recorder's callback took {document['callback_ms_p99']:.2f} ms at p99.",
         "",
         "| voice | first text p50 | p95 | final text p50 | p95 | real-time factor p50 | p95 |",
         "|---|---|---|---|---|---|---|",

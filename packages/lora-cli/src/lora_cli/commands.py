@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lora_cli import session
+from lora_cli.kept import KeptTakes
 from lora_cli.ports import Block
 from lora_cli.session import Event
 from lora_cli.store import Origin
+from lora_cli.transcripts import Transcripts
 
 
 class Commands(ABC):
     """The core's commands, callable from any thread; the core's own thread carries them out in order."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, transcripts: Transcripts, kept: KeptTakes, clock: Callable[[], float]) -> None:
+        self.transcripts = transcripts
+        self._kept = kept
         self._clock = clock
         self._inbox: queue.SimpleQueue[Block | Callable[[], None] | None] = queue.SimpleQueue()
 
@@ -44,11 +48,11 @@ class Commands(ABC):
 
     def choose_voice(self, name: str | None) -> None:
         """Hear this adapter beside the base model; None hears the base model alone."""
-        self._inbox.put(lambda: self._choose_voice(name))
+        self._inbox.put(lambda: self.transcripts.choose(name))
 
     def load_adapter(self, folder: Path, name: str) -> None:
         """Load a further adapter and choose it."""
-        self._inbox.put(lambda: self._load_adapter(folder, name))
+        self._inbox.put(lambda: self.transcripts.load_adapter(folder, name))
 
     def run_again(self, take_id: str, voices: Sequence[str] | None = None) -> None:
         """Make the texts of a take anew, by all shown voices unless given."""
@@ -56,15 +60,15 @@ class Commands(ABC):
 
     def teach(self, take_id: str, text: str, origin: Origin) -> None:
         """Save a take with its right text as training data."""
-        self._inbox.put(lambda: self._teach(take_id, text, origin))
+        self._inbox.put(lambda: self._kept.teach(take_id, text, origin))
 
     def vote(self, take_id: str, winner: str) -> None:
         """Keep a blind vote."""
-        self._inbox.put(lambda: self._vote(take_id, winner))
+        self._inbox.put(lambda: self._kept.vote(take_id, winner))
 
     def delete(self, take_id: str) -> None:
         """Remove a take."""
-        self._inbox.put(lambda: self._delete(take_id))
+        self._inbox.put(lambda: self._kept.delete(take_id))
 
     def _do(self, event: Event) -> None:
         self._inbox.put(lambda: self._step(event))
@@ -76,19 +80,4 @@ class Commands(ABC):
     def _choose_device(self, name: str | None) -> None: ...
 
     @abstractmethod
-    def _choose_voice(self, name: str | None) -> None: ...
-
-    @abstractmethod
-    def _load_adapter(self, folder: Path, name: str) -> None: ...
-
-    @abstractmethod
     def _run_again(self, take_id: str, voices: Sequence[str] | None) -> None: ...
-
-    @abstractmethod
-    def _teach(self, take_id: str, text: str, origin: Origin) -> None: ...
-
-    @abstractmethod
-    def _vote(self, take_id: str, winner: str) -> None: ...
-
-    @abstractmethod
-    def _delete(self, take_id: str) -> None: ...

@@ -9,25 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from lora.errors import LoraError
 from lora.units import Seconds
 from lora_cli import events, session
+from lora_cli.announcer import Announcer
 from lora_cli.commands import Commands
+from lora_cli.devices import Gone, NewDefault
 from lora_cli.engine import Engine
 from lora_cli.holder import MicHolder
-from lora_cli.levels import SILENT_BELOW_DB
-from lora_cli.ports import Block, InputPort, MicError, Stream, read_pcm
+from lora_cli.kept import KeptTakes
+from lora_cli.ports import Block, InputPort, MicError, Stream
 from lora_cli.recorder import MIN_TAKE_S, Recorder, Take
 from lora_cli.session import Event, Rules, State
-from lora_cli.store import Origin, Store
+from lora_cli.store import Store
 from lora_cli.transcripts import Emit, Transcripts
 from lora_cli.vad import Endpoint, VoiceDetector
 
 TICK_S = 0.05
-METER_S = 0.08
-SILENT_AFTER_S = 2.0
 MAX_INBOX = 4000
 """Two minutes of audio that could not be written yet; beyond that blocks are dropped and counted."""
 
@@ -61,23 +60,22 @@ class VoiceCore(Commands):
         detector: Callable[[], VoiceDetector] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(clock)
+        transcripts = Transcripts(engine, store, emit, self._take_done, clock)
+        super().__init__(transcripts, KeptTakes(store, transcripts, emit), clock)
         self.settings = settings or CoreSettings()
         self.store = store
         self.state = State()
         self.device = self.settings.device
-        self.transcripts = Transcripts(engine, store, emit, self._take_done, clock)
         self._engine, self._emit, self._detector = engine, emit, detector
-        self._mic = MicHolder(port, self._put_block, self._report_lost, clock)
+        self._mic = MicHolder(port, self._put_block, self._report_change, clock)
         self._recorder = Recorder(
             None,
             pre_roll_s=self.settings.pre_roll_s,
             endpoint=lambda: Endpoint(silence_s=self.settings.silence_s),
         )
-        self._last_meter = 0.0
+        self._announce = Announcer(emit, self._mic, self._recorder)
         self._overflow = False
-        self._close_wanted = False
-        self._warned_silent = False
+        self._close_wanted = self._reopen_wanted = False
         self._thread = threading.Thread(target=self._run, name="voice-core", daemon=True)
 
     def start(self) -> None:
@@ -85,9 +83,10 @@ class VoiceCore(Commands):
         self._thread.start()
 
     def stop(self) -> None:
-        """Keep what is being recorded, then end everything."""
-        self._inbox.put(None)
-        self._thread.join(timeout=5)
+        """Keep what is being recorded, then end everything; a core that was never started has nothing to end."""
+        if self._thread.ident is not None:
+            self._inbox.put(None)
+            self._thread.join(timeout=5)
 
     def _put_block(self, block: Block) -> None:
         """Take note of a block, on the driver's thread: no more than this."""
@@ -96,12 +95,22 @@ class VoiceCore(Commands):
         else:
             self._overflow = True
 
-    def _report_lost(self, stream: Stream, why: str) -> None:
-        self._inbox.put(lambda: self._lost(why) if self._mic.stream is stream else None)
+    def _report_change(self, stream: Stream, change: Gone | NewDefault) -> None:
+        self._inbox.put(lambda: self._on_change(change) if self._mic.stream is stream else None)
 
     # The thread.
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            # A fault of the program: the shell ends with it, instead of standing still.
+            self._emit(events.Broken(error))
+        finally:
+            self._mic.close()
+            self._engine.stop()
+
+    def _work(self) -> None:
         self._engine.start(lambda message: self._inbox.put(lambda: self.transcripts.on_message(message)))
         if self.settings.open_mic:
             self._step(session.MicSwitch(self._clock()))
@@ -123,8 +132,6 @@ class VoiceCore(Commands):
         if self._recorder.take is not None:
             self._recorder.finish("quit", self._clock())
             self._complete(self._recorder.close_take())
-        self._mic.close()
-        self._engine.stop()
 
     def _load_detector(self) -> None:
         """Load the voice detector beside the core: importing onnxruntime takes a while."""
@@ -133,7 +140,7 @@ class VoiceCore(Commands):
         try:
             detector = self._detector()
         except LoraError as error:
-            self._say(f"{error} Takes will not end on silence.", "warning")
+            self._announce.say(f"{error} Takes will not end on silence.", "warning")
             return
         self._inbox.put(lambda: self._recorder.set_detector(detector))
 
@@ -172,9 +179,7 @@ class VoiceCore(Commands):
             self._lost(why)
         if self.state.recording:
             self._step(session.Tick(now))
-        if self._mic.stream is not None and now - self._last_meter >= METER_S:
-            self._last_meter = now
-            self._tell_level(now)
+        self._announce.level(now)
 
     # Microphone.
 
@@ -185,19 +190,19 @@ class VoiceCore(Commands):
         try:
             stream = self._mic.open(self.device)
         except MicError as error:
-            self._say(str(error), "error")
+            self._announce.say(str(error), "error")
             return False
         self._recorder.opened(stream.rate_hz)
         return True
 
     def _close(self) -> None:
-        self._close_wanted = False
+        self._close_wanted = self._reopen_wanted = False
         self._mic.close()
         self._recorder.opened(self._recorder.rate_hz)
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, advice: str = "Choose a microphone with F2.") -> None:
         self._close()
-        self._say(f"{why} Choose a microphone with F2.", "error")
+        self._announce.say(f"{why} {advice}", "error")
         if self._recorder.closing:
             self._complete(self._recorder.close_take())
         self._step(session.MicLost(self._clock()))
@@ -205,12 +210,40 @@ class VoiceCore(Commands):
 
     def _choose_device(self, name: str | None) -> None:
         if self.state.recording:
-            self._say("Finish or throw away the recording before changing the microphone.", "warning")
+            self._announce.say("Finish or throw away the recording before changing the microphone.", "warning")
             return
+        if self._recorder.closing:
+            self._complete(self._recorder.close_take())
         self.device = name
+        self._reopen()
+
+    def _reopen(self) -> None:
         self._close()
         self.state = replace(self.state, mic_open=False)
         self._step(session.MicSwitch(self._clock()))
+
+    def _on_change(self, change: Gone | NewDefault) -> None:
+        """Follow the system's default microphone, unless one was chosen by name; never in the middle of a take."""
+        match change:
+            case Gone(why, successor) if successor is not None and self.device is None and self.state.mic_open:
+                self._lost(why, f"Listening to {successor} now.")
+                self._reopen()
+            case Gone(why):
+                self._lost(why)
+            case NewDefault() if self.device is not None:
+                pass
+            case NewDefault() if self._recorder.take is not None:
+                self._reopen_wanted = True
+            case NewDefault(name):
+                self._announce.say(f"The default microphone is {name} now.")
+                self._reopen()
+
+    def _settle_mic(self) -> None:
+        """Close or reopen the microphone where that had to wait for a take's end."""
+        if self._close_wanted:
+            self._close()
+        elif self._reopen_wanted:
+            self._reopen()
 
     def _on_block(self, block: Block) -> None:
         if self._mic.stream is None:
@@ -240,9 +273,10 @@ class VoiceCore(Commands):
         try:
             take = self._recorder.start(take_id, path, at)
         except OSError as error:
-            self._say(f"{path}: cannot be written ({error.strerror}). Free space, or give --data-dir.", "error")
+            self._announce.say(
+                f"{path}: cannot be written ({error.strerror}). Free space, or give --data-dir.", "error"
+            )
             return False
-        self._warned_silent = False
         self.transcripts.begin(take)
         self._emit(events.TakeStarted(take_id, str(path)))
         return True
@@ -252,88 +286,31 @@ class VoiceCore(Commands):
         if take is not None:
             self.transcripts.discard(take)
             self._emit(events.TakeDiscarded(take.id, reason))
+            self._settle_mic()
 
     def _complete(self, take: Take | None) -> None:
-        if self._close_wanted:
-            self._close()
+        self._settle_mic()
         if take is None:
             return
         if take.seconds < MIN_TAKE_S:
             take.path.unlink(missing_ok=True)
             self.transcripts.discard(take)
             self._emit(events.TakeDiscarded(take.id, take.reason or "key"))
-            self._say(f"{take.seconds:.1f} s is too short to be a recording.", "warning")
+            self._announce.say(f"{take.seconds:.1f} s is too short to be a recording.", "warning")
             self._take_done()
             return
-        if take.clipped > max(8, len(take.pcm) // 2 // 2000):
-            self._say("The recording clips: turn the microphone's level down, or move away from it.", "warning")
-        if take.peak_db < SILENT_BELOW_DB:
-            self._warn_silent()
-        if take.dropped:
-            self._say(f"{take.dropped} gap(s) in the recording: the machine was too busy for all of it.", "warning")
+        self._announce.faults(take)
         self.transcripts.finish(take)
 
-    def _warn_silent(self) -> None:
-        if not self._warned_silent:
-            self._warned_silent = True
-            name = self._mic.name or "the microphone"
-            self._say(f"{name}: silence. Is it muted? Unmute it, or choose another with F2.", "warning")
-
     def _run_again(self, take_id: str, voices: Sequence[str] | None) -> None:
-        entry = self.store.entry(take_id)
-        if entry is None:
-            return
-        try:
-            pcm, rate_hz = read_pcm(self.store.wav_path(entry))
-        except LoraError as error:
-            self._say(str(error), "error")
-            return
-        if self.transcripts.run_again(entry, pcm, rate_hz, voices or self.transcripts.shown):
+        if self._kept.run_again(take_id, voices):
             self.state = replace(self.state, pending=self.state.pending + 1)
             self._tell_phase()
-
-    def _teach(self, take_id: str, text: str, origin: Origin) -> None:
-        try:
-            self.store.correct(take_id, text, origin)
-        except (LoraError, OSError) as error:
-            self._say(f"Not saved: {error}", "error")
-            return
-        self._emit(events.HistoryChanged(take_id))
-
-    def _vote(self, take_id: str, winner: str) -> None:
-        entry = self.store.entry(take_id)
-        if entry is not None:
-            self.store.put(replace(entry, vote=winner))
-            self._emit(events.HistoryChanged(take_id))
-
-    def _delete(self, take_id: str) -> None:
-        self.store.delete(take_id)
-        self._emit(events.HistoryChanged(take_id))
-
-    def _choose_voice(self, name: str | None) -> None:
-        self.transcripts.choose(name)
-
-    def _load_adapter(self, folder: Path, name: str) -> None:
-        self.transcripts.load_adapter(folder, name)
 
     # Shell.
 
     def _take_done(self) -> None:
         self._step(session.TakeDone(self._clock()))
 
-    def _tell_level(self, now: float) -> None:
-        take = self._recorder.take
-        running = take is not None and take.stopped is None
-        seconds = max(0.0, now - take.started) if take is not None and running else 0.0
-        dropped = take.dropped if take is not None else 0
-        self._emit(events.Heard(self._recorder.meter.take(), seconds, self._recorder.speech, dropped))
-        if take is not None and seconds > SILENT_AFTER_S and take.peak_db < SILENT_BELOW_DB:
-            self._warn_silent()
-
     def _tell_phase(self) -> None:
-        name = self._mic.name or self.device or ""
-        is_open = self._mic.stream is not None
-        self._emit(events.PhaseChanged(self.state.phase, self.state.gesture, is_open, name))
-
-    def _say(self, text: str, severity: events.Severity = "info") -> None:
-        self._emit(events.Notice(text, severity))
+        self._announce.phase(self.state, self.device)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from lora_cli.ports import PORTAUDIO_HINT, MicError, import_sounddevice
+from lora_cli.ports import PORTAUDIO_HINT, PORTAUDIO_USE, MicError, import_sounddevice
 
 PULSE_DEVICE = "pulse"
 PACTL_TIMEOUT_S = 3
+MONITOR = ".monitor"
+KEPT = "What was recorded so far is kept."
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def list_microphones() -> list[Microphone]:
         MicError: PortAudio is missing.
     """
     sounddevice = import_sounddevice()
+    PORTAUDIO_USE.look_again(sounddevice)
     devices: list[dict[str, Any]] = [dict(device) for device in sounddevice.query_devices()]
     inputs = [(index, device) for index, device in enumerate(devices) if device["max_input_channels"] > 0]
     pulse_index = next((index for index, device in inputs if device["name"] == PULSE_DEVICE), None)
@@ -98,7 +101,7 @@ def _pulse_sources(pulse_index: int) -> list[Microphone]:
             index=pulse_index,
         )
         for source in json.loads(sources)
-        if not source["name"].endswith(".monitor") or source["name"] == default
+        if not source["name"].endswith(MONITOR) or source["name"] == default
     ]
 
 
@@ -122,23 +125,49 @@ def pactl(*words: str) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The source that is in use went away; `successor` is the default one now, None where there is no microphone."""
+
+    why: str
+    successor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDefault:
+    """Another source became the system's default microphone."""
+
+    name: str
+
+
+def default_microphone() -> str | None:
+    """Return PulseAudio's default source; None where there is none but the echo of the speakers."""
+    name = (pactl("get-default-source") or "").strip()
+    return None if not name or name.endswith(MONITOR) else name
+
+
 class SourceWatch:
-    """Calls back when the source that is in use goes away.
+    """Calls back when the source in use goes away, or another one becomes the default.
 
     PulseAudio moves a stream silently to another source when its own is unplugged: audio blocks keep coming
     and PortAudio reports nothing, so the server's own events are listened to.
     """
 
-    def __init__(self, name: str, on_gone: Callable[[str], None]) -> None:
+    def __init__(self, name: str, on_change: Callable[[Gone | NewDefault], None]) -> None:
         self._name = name
-        self._on_gone = on_gone
+        self._on_change = on_change
         self._process: subprocess.Popen[str] | None = None
         program = shutil.which("pactl")
         names = source_names()
         if program is None or names is None or name not in names:
             return
+        self._default = default_microphone()
         self._process = subprocess.Popen(
-            [program, "subscribe"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [program, "subscribe"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         threading.Thread(target=self._listen, name="source-watch", daemon=True).start()
 
@@ -148,14 +177,25 @@ class SourceWatch:
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                if "'remove' on source" not in line or self._process is None:
-                    continue
-                names = source_names()
-                if names is not None and self._name not in names:
-                    self._on_gone(f"{self._name}: unplugged. What was recorded so far is kept.")
+                if self._process is None:
                     return
+                if "'remove' on source" in line and self._is_gone():
+                    self._on_change(Gone(f"{self._name}: unplugged. {KEPT}", default_microphone()))
+                    return
+                if "'change' on server" in line:
+                    self._look_at_default()
         if self._process is not None:
-            self._on_gone(f"{self._name}: the sound server stopped. What was recorded so far is kept.")
+            self._on_change(Gone(f"{self._name}: the sound server stopped. {KEPT}"))
+
+    def _is_gone(self) -> bool:
+        names = source_names()
+        return names is not None and self._name not in names
+
+    def _look_at_default(self) -> None:
+        default = default_microphone()
+        if default is not None and default not in (self._default, self._name):
+            self._on_change(NewDefault(default))
+        self._default = default
 
     def close(self) -> None:
         """Stop watching."""

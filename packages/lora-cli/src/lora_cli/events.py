@@ -91,12 +91,14 @@ class HistoryChanged:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """The model process: what it does now, and whom it can let speak."""
+    """The model process: what it does now, and whom it can let speak. `done` of `total` steps of loading."""
 
     stage: Literal["loading", "ready", "failed"]
     detail: str
     voices: tuple[str, ...] = ()
     active: str | None = None
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,13 @@ class Notice:
 
     text: str
     severity: Severity = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The core ended on a fault of the program; nothing works any more."""
+
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,7 @@ Message = (
     | HistoryChanged
     | ModelState
     | Notice
+    | Broken
     | AdaptProgress
     | AdaptFinished
 )

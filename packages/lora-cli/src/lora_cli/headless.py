@@ -76,7 +76,7 @@ def record_one(options: VoiceOptions) -> int:
     core = VoiceCore(
         port=SoundDevicePort(),
         engine=_NoEngine(),
-        store=replace_private(options).open_store(),
+        store=options.open_store(),
         emit=inbox.put,
         settings=replace(options.core_settings, open_mic=False),
         detector=SileroVad,
@@ -91,11 +91,6 @@ def record_one(options: VoiceOptions) -> int:
         core.stop()
     sys.stdout.write(f"{path}\n")
     return 0
-
-
-def replace_private(options: VoiceOptions) -> VoiceOptions:
-    """Return the options with history on: a recording that nobody can find afterwards is of no use."""
-    return replace(options, history=True)
 
 
 def _press_on_enter(core: VoiceCore) -> None:
@@ -130,6 +125,8 @@ def _follow(inbox: "queue.SimpleQueue[events.Message]", core: VoiceCore) -> Path
                 return path
             case events.TakeDiscarded():
                 raise CheckFailed(problem)
+            case events.Broken():
+                raise message.error
 
 
 def _show_meter(heard: events.Heard) -> None:

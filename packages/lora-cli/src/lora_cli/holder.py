@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from lora.units import Seconds
-from lora_cli.devices import SourceWatch
+from lora_cli.devices import Gone, NewDefault, SourceWatch
 from lora_cli.ports import Block, InputPort, OnBlock, Stream
 
 LOST_AFTER_S: Seconds = 1.4
@@ -19,18 +19,18 @@ class MicHolder:
 
     Args:
         on_block: called on the driver's thread.
-        on_lost: called on any thread with the reason; not for a microphone that was closed meanwhile.
+        on_change: called on any thread when the open microphone has gone, or another became the default.
     """
 
     def __init__(
         self,
         port: InputPort,
         on_block: OnBlock,
-        on_lost: Callable[[Stream, str], None],
+        on_change: Callable[[Stream, Gone | NewDefault], None],
         clock: Callable[[], float],
     ) -> None:
         self.stream: Stream | None = None
-        self._port, self._on_block, self._on_lost, self._clock = port, on_block, on_lost, clock
+        self._port, self._on_block, self._on_change, self._clock = port, on_block, on_change, clock
         self._watch: SourceWatch | None = None
         self._last_block = 0.0
         self._checks = 0
@@ -52,13 +52,13 @@ class MicHolder:
 
         def lost(why: str) -> None:
             if opened:
-                self._on_lost(opened[0], why)
+                self._on_change(opened[0], Gone(why))
 
         stream = self._port.open(device, self._note, lost)
         opened.append(stream)
         self.stream = stream
         self._last_block, self._checks = self._clock(), 0
-        self._watch = SourceWatch(stream.name, lambda why: self._on_lost(stream, why))
+        self._watch = SourceWatch(stream.name, lambda change: self._on_change(stream, change))
         return stream
 
     def close(self) -> None:

@@ -54,17 +54,20 @@ class LatencyLog:
         """Return the summary of every voice that said something."""
         return {name: voice.summary() for name, voice in self._voices.items()}
 
-    def line(self, name: str, *, wide: bool) -> str:
-        """Return one voice's p50/p95 in few characters, for the screen; empty before the first figure."""
+    def line(self, name: str, width: int) -> str:
+        """Return one voice's p50/p95 in at most `width` characters where that can be; empty before the first figure."""
         values = self.voice(name).summary()
         if values["first_s_p50"] is None and values["final_s_p50"] is None:
             return ""
         first, final, rtf = (
             pair(values[f"{kind}_p50"], values[f"{kind}_p95"]) for kind in ("first_s", "final_s", "rtf")
         )
-        if wide:
-            return f"first text {first} s · final {final} s · real-time factor {rtf} (p50/p95)"
-        return f"1st {first} final {final} RTF {pair(values['rtf_p50'])}"
+        forms = (
+            f"first text {first} s · final {final} s · real-time factor {rtf} (p50/p95)",
+            f"first text {first} s · final {final} s · RTF {rtf}",
+            f"1st {first} final {final} RTF {pair(values['rtf_p50'])}",
+        )
+        return next((form for form in forms if len(form) <= width), forms[-1])
 
 
 def pair(*values: float | None) -> str:

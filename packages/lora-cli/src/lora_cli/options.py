@@ -13,6 +13,7 @@ from lora.errors import ConfigError
 from lora.files import sha256_bytes
 from lora_cli.core import CoreSettings
 from lora_cli.engine import ModelChoice
+from lora_cli.history import KEEP_TAKES, Retention
 from lora_cli.session import Rules
 from lora_cli.store import Store
 
@@ -45,6 +46,8 @@ class VoiceOptions:
         None, help="YAML file that rebinds keys; keys.yaml in the configuration folder unless given"
     )
     history: bool = option(True, help="keep recordings and texts after the app ends")
+    keep_takes: int = option(KEEP_TAKES, help="how many takes the history keeps; older recordings are removed")
+    keep_days: int | None = option(None, help="remove takes older than this; any age unless given")
     listen: bool = option(True, help="keep the microphone open between takes, so that nothing is cut (pre-roll)")
     pre_roll_seconds: float = option(0.5, help="audio kept from before the key press while listening")
     stop_on_silence: bool = option(True, help="end a tapped take after silence that follows speech")
@@ -62,16 +65,20 @@ class VoiceOptions:
             ("silence_seconds", 0.2, 30.0),
             ("max_seconds", 1.0, 600.0),
             ("prompt_count", 1, 1000),
+            ("keep_takes", 1, 100_000),
+            ("keep_days", 1, 36_500),
         ]
         problems = [
             f"--{name.replace('_', '-')}: got {getattr(self, name)}, expected {low:g} to {high:g}"
             for name, low, high in ranges
-            if not low <= getattr(self, name) <= high
+            if getattr(self, name) is not None and not low <= getattr(self, name) <= high
         ]
         if self.json and not self.file:
             problems.append("--json: belongs to --file")
         if self.file and self.record_only:
             problems.append("--record-only: does not go with --file")
+        if self.record_only and not self.history:
+            problems.append("--record-only: writes a recording to keep; it does not go with --no-history")
         problems += [f"--adapter-dir {path}: no such folder" for path in self.adapter_dir if not path.is_dir()]
         if problems:
             raise ConfigError("moonshine cannot start", problems)
@@ -95,8 +102,14 @@ class VoiceOptions:
         return self.data_dir or data_home() / APP_FOLDER
 
     def open_store(self) -> Store:
-        """Open the store."""
-        return Store(self.folder, speaker=self.speaker or getpass.getuser(), keep_history=self.history)
+        """Open the store, for this process alone."""
+        return Store(
+            self.folder,
+            speaker=self.speaker or getpass.getuser(),
+            keep_history=self.history,
+            retention=Retention(self.keep_takes, self.keep_days),
+            exclusive=True,
+        )
 
 
 def data_home() -> Path:
@@ -147,6 +160,8 @@ DEFAULT_KEYS: dict[str, tuple[str, ...]] = {
     "delete": ("delete",),
     "help": ("question_mark", "f1"),
     "quit": ("q", "ctrl+q"),
+    "accept": ("enter",),
+    "skip": ("s",),
 }
 """Action to its keys, in Textual's names."""
 

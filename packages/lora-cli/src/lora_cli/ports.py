@@ -58,6 +58,34 @@ class InputPort(Protocol):
         ...
 
 
+class PortAudioUse:
+    """Counts the open streams: PortAudio reads the devices when it starts, and can start anew only without any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._streams = 0
+
+    def claim(self) -> None:
+        """Note that a stream is being opened."""
+        with self._lock:
+            self._streams += 1
+
+    def release(self) -> None:
+        """Note that one was closed."""
+        with self._lock:
+            self._streams -= 1
+
+    def look_again(self, sounddevice: Any) -> None:
+        """Let PortAudio see what was plugged in since it started, unless a stream is open."""
+        with self._lock:
+            if self._streams == 0:
+                sounddevice._terminate()
+                sounddevice._initialize()
+
+
+PORTAUDIO_USE = PortAudioUse()
+
+
 class SoundDevicePort:
     """Microphones through PortAudio.
 
@@ -98,26 +126,32 @@ class _SoundDeviceStream:
             if not self._closing:
                 on_lost(f"{name}: the microphone stopped.")
 
-        self._stream = sounddevice.RawInputStream(
-            device=index,
-            samplerate=rate_hz,
-            channels=1,
-            dtype="int16",
-            blocksize=BLOCK_SAMPLES * rate_hz // SAMPLE_RATE_HZ,
-            latency="low",
-            callback=callback,
-            finished_callback=finished,
-        )
+        PORTAUDIO_USE.claim()
+        try:
+            self._stream = sounddevice.RawInputStream(
+                device=index,
+                samplerate=rate_hz,
+                channels=1,
+                dtype="int16",
+                blocksize=BLOCK_SAMPLES * rate_hz // SAMPLE_RATE_HZ,
+                latency="low",
+                callback=callback,
+                finished_callback=finished,
+            )
+        except Exception:
+            PORTAUDIO_USE.release()
+            raise
         try:
             self._stream.start()
-        except sounddevice.PortAudioError:
-            self._stream.close(ignore_errors=True)
+        except Exception:
+            self.close()
             raise
 
     def close(self) -> None:
         self._closing = True
         self._stream.abort(ignore_errors=True)
         self._stream.close(ignore_errors=True)
+        PORTAUDIO_USE.release()
 
 
 def import_sounddevice() -> Any:
@@ -153,6 +187,9 @@ class FilePort:
 
     For measuring latency without a sound card, and for tests.
 
+    Attributes:
+        callback_s: how long each block's callback took.
+
     Args:
         speed: 1 is real time.
     """
@@ -160,6 +197,7 @@ class FilePort:
     def __init__(self, rate_hz: int = SAMPLE_RATE_HZ, *, speed: float = 1.0) -> None:
         self.rate_hz = rate_hz
         self.speed = speed
+        self.callback_s: list[Seconds] = []
         self._pending: list[bytes] = []
         self._lock = threading.Lock()
 
@@ -200,7 +238,10 @@ class _FileStream:
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
             due += step
-            self._on_block(Block(self._port.next_block(), time.monotonic()))
+            block = Block(self._port.next_block(), time.monotonic())
+            started = time.perf_counter()
+            self._on_block(block)
+            self._port.callback_s.append(time.perf_counter() - started)
 
     def close(self) -> None:
         self._stop.set()

@@ -59,6 +59,15 @@ class Take:
         """Return the loudest sample so far."""
         return to_db(self.peak / 32_768) if self.peak else FLOOR_DB
 
+    def faults(self) -> list[str]:
+        """Return what is wrong with the recording, each as a sentence that says what to do."""
+        found = []
+        if self.clipped > max(8, len(self.pcm) // SAMPLE_BYTES // 2000):
+            found.append("The recording clips: turn the microphone's level down, or move away from it.")
+        if self.dropped:
+            found.append(f"{self.dropped} gap(s) in the recording: the machine was too busy for all of it.")
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Pushed:

@@ -8,48 +8,27 @@
 Files are replaced whole, so a crash or a full disk leaves the last good one.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from lora.errors import InputError
+from lora.errors import InputError, SetupError
 from lora.files import atomic_file, to_json
 from lora.units import JsonObject, Seconds
+from lora_cli.history import Entry, Retention, find_recordings, read_history
 
 Origin = Literal["corrected", "prompted"]
 Part = Literal["train", "heldout"]
 PRIVATE_PREFIX = "moonshine-private-"
 HELD_OUT_EVERY = 4
-MAX_HISTORY = 1000
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One take in the history.
-
-    Attributes:
-        texts: final text by voice.
-        final_s: latency of each voice's final text.
-        corrected: the right text, once a person gave it.
-        vote: the voice that won the blind vote, "same" for a draw.
-    """
-
-    id: str
-    time: str
-    wav: str
-    seconds: Seconds
-    texts: dict[str, str] = field(default_factory=dict)
-    final_s: dict[str, Seconds] = field(default_factory=dict)
-    corrected: str | None = None
-    vote: str | None = None
-    failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,15 +47,27 @@ class Store:
     Args:
         keep_history: without it takes live in a private temporary folder until the app ends; what a person
             saves as training data is kept all the same, because saving it was asked for.
+        retention: how much of the history is kept.
+        exclusive: keep other apps out until `close`; two would overwrite each other's history.
         speaker: speaker id of what is taught.
     """
 
-    def __init__(self, root: Path, *, speaker: str, keep_history: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        speaker: str,
+        keep_history: bool = True,
+        retention: Retention | None = None,
+        exclusive: bool = False,
+    ) -> None:
         self.root = root
         self.speaker = speaker
         self.keep_history = keep_history
+        self.retention = retention or Retention()
         self._lock = threading.RLock()
         root.mkdir(parents=True, exist_ok=True)
+        self._claim = claim_folder(root) if exclusive else None
         if keep_history:
             self._session = root
         else:
@@ -84,6 +75,10 @@ class Store:
             self._session = Path(tempfile.mkdtemp(prefix=f"{PRIVATE_PREFIX}{os.getpid()}-"))
         self.takes_dir.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, Entry] = {entry.id: entry for entry in read_history(self.history_path)}
+        found = find_recordings(self.takes_dir, {entry.wav for entry in self._entries.values()})
+        self._entries |= {entry.id: entry for entry in found}
+        if found or self._expired():
+            self._save()
 
     @property
     def takes_dir(self) -> Path:
@@ -141,12 +136,14 @@ class Store:
                 self.wav_path(entry).unlink(missing_ok=True)
                 self._save()
 
+    def _expired(self) -> list[Entry]:
+        return self.retention.expired(sorted(self._entries.values(), key=lambda entry: entry.id), datetime.now(UTC))
+
     def _save(self) -> None:
-        rows = sorted(self._entries.values(), key=lambda entry: entry.id)
-        for entry in rows[:-MAX_HISTORY]:
+        for entry in self._expired():
             self.wav_path(self._entries.pop(entry.id)).unlink(missing_ok=True)
         with atomic_file(self.history_path) as file:
-            for entry in rows[-MAX_HISTORY:]:
+            for entry in sorted(self._entries.values(), key=lambda entry: entry.id):
                 file.write(to_json(asdict(entry), indent=None).encode("utf-8") + b"\n")
 
     def score(self) -> dict[str, int]:
@@ -225,36 +222,28 @@ class Store:
         """End the visit: without history the recordings go."""
         if not self.keep_history:
             shutil.rmtree(self._session, ignore_errors=True)
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
 
 def _next_part(rows: Sequence[JsonObject]) -> Part:
     return "heldout" if len(rows) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else "train"
 
 
-def now_text() -> str:
-    """Return the time of day, with its zone, to the second."""
-    return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
-
-
-def read_history(path: Path) -> list[Entry]:
-    """Read a history file.
+def claim_folder(folder: Path) -> int:
+    """Lock a folder for this process; the lock goes with the descriptor that is returned, or with the process.
 
     Raises:
-        InputError: it is damaged; the message says which line.
+        SetupError: another process holds it.
     """
-    if not path.exists():
-        return []
-    known = {item.name for item in fields(Entry)}
-    entries: list[Entry] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            values: dict[str, Any] = json.loads(line)
-            entries.append(Entry(**{name: value for name, value in values.items() if name in known}))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}:{number}: damaged ({error}). Move the file away to start a new history."
-            ) from error
-    return entries
+    claim = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(claim)
+        raise SetupError(f"{folder}: another moonshine uses this folder. Close it, or give --data-dir.") from error
+    return claim
 
 
 def remove_stale_private_folders() -> None:

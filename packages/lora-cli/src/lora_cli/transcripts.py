@@ -7,9 +7,10 @@ from pathlib import Path
 from lora.units import JsonObject
 from lora_cli import events
 from lora_cli.engine import Engine
+from lora_cli.history import Entry, now_text
 from lora_cli.latency import LatencyLog
 from lora_cli.recorder import Take
-from lora_cli.store import Entry, Store, now_text
+from lora_cli.store import Store
 
 BASE = "base"
 
@@ -43,7 +44,7 @@ class Transcripts:
         self.voices: tuple[str, ...] = ()
         self.active: str | None = None
         self.failed: str | None = None
-        self.device = ""
+        self.model_id = self.device = ""
         self.latency = LatencyLog()
         self._engine, self._store, self._emit, self._on_done, self._clock = engine, store, emit, on_done, clock
         self._waiting: dict[str, _Waiting] = {}
@@ -73,9 +74,8 @@ class Transcripts:
         """It is complete: into the history with it, and to the model."""
         waiting = self._waiting[take.id]
         waiting.entry = replace(waiting.entry, seconds=round(take.seconds, 3))
-        self._store.put(waiting.entry)
         self._emit(events.TakeFinished(take.id, take.seconds, take.reason or "key"))
-        self._emit(events.HistoryChanged(take.id))
+        self.keep(waiting.entry)
         self._engine.tell({"do": "finish", "take": take.id})
         if self.failed is not None:
             self._give_up(take.id, self.failed)
@@ -95,6 +95,15 @@ class Transcripts:
         self.active = name if name in self.voices and name != BASE else None
         self._show("")
 
+    def keep(self, entry: Entry) -> None:
+        """Put a take into the history. A disk that takes no more costs the history's file, not the visit."""
+        try:
+            self._store.put(entry)
+        except OSError as error:
+            why = f"{self._store.history_path}: cannot be written ({error.strerror}). Free space."
+            self._emit(events.Notice(f"{why} The recordings are in {self._store.takes_dir}.", "error"))
+        self._emit(events.HistoryChanged(entry.id))
+
     def load_adapter(self, folder: Path, name: str) -> None:
         """Load a further adapter and choose it once it is there."""
         self.active = name
@@ -104,10 +113,12 @@ class Transcripts:
         """Take in what the model process says."""
         match message["is"]:
             case "loading":
-                self._emit(events.ModelState("loading", message["detail"]))
+                done, total = message["done"], message["total"]
+                self._emit(events.ModelState("loading", message["detail"], done=done, total=total))
             case "ready":
                 self.failed = None
                 self.voices = tuple(message["voices"])
+                self.model_id = message.get("model", self.model_id)
                 self.device = message.get("device", self.device)
                 if self.active not in self.voices:
                     self.active = next(iter(self.voices[1:]), None)
@@ -140,8 +151,7 @@ class Transcripts:
     def _give_up(self, take_id: str, why: str) -> None:
         waiting = self._waiting.pop(take_id, None)
         if waiting is not None:
-            self._store.put(replace(waiting.entry, failure=why))
-            self._emit(events.HistoryChanged(take_id))
+            self.keep(replace(waiting.entry, failure=why))
             self._on_done()
 
     def _on_words(self, message: JsonObject) -> None:
@@ -170,12 +180,12 @@ class Transcripts:
         if stored is None:
             return  # deleted meanwhile
         final_s = stored.final_s if latency is None else stored.final_s | {voice: round(latency, 3)}
-        self._store.put(replace(stored, texts=stored.texts | {voice: text}, final_s=final_s, failure=None))
-        self._emit(events.HistoryChanged(stored.id))
+        self.keep(
+            replace(stored, texts=stored.texts | {voice: text}, final_s=final_s, model=self.model_id, failure=None)
+        )
 
     def _on_failed(self, message: JsonObject) -> None:
         stored = self._store.entry(message["take"])
         if stored is not None:
-            self._store.put(replace(stored, failure=message["message"]))
-            self._emit(events.HistoryChanged(stored.id))
+            self.keep(replace(stored, failure=message["message"]))
         self._emit(events.Failed(message["take"], message["voice"], message["message"]))

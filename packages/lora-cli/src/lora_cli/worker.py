@@ -100,29 +100,35 @@ def main(argv: list[str] | None = None) -> int:
     except LoraError as error:
         emit({"is": "error", "message": str(error)})
         return error.exit_code
-    emit({"is": "ready", "voices": voices.names(), "detail": "", "device": str(voices.bundle.device)})
+    known = {"model": options.model_id, "device": str(voices.bundle.device)}
+    emit({"is": "ready", "voices": voices.names(), "detail": "", **known})
     desk.work(voices)
     return 0
 
 
 def load_voices(options: argparse.Namespace, emit: Any) -> ModelVoices:
     """Load the base model and every adapter, saying what is being done; a bad adapter does not stop the rest."""
-    emit({"is": "loading", "detail": "starting PyTorch"})
+    total = 4 + len(options.adapter)
+
+    def say(done: int, detail: str) -> None:
+        emit({"is": "loading", "detail": detail, "done": done, "total": total})
+
+    say(0, "starting PyTorch")
     import torch
 
     torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
-    emit({"is": "loading", "detail": "importing Transformers"})
+    say(1, "importing Transformers")
     import transformers  # noqa: F401
 
-    emit({"is": "loading", "detail": f"loading {options.model_id}"})
+    say(2, f"loading {options.model_id}")
     voices = ModelVoices(options.model_id, options.device, options.tokens_per_second)
-    for name, folder in options.adapter:
-        emit({"is": "loading", "detail": f"loading adapter {name}"})
+    for number, (name, folder) in enumerate(options.adapter, start=3):
+        say(number, f"loading adapter {name}")
         try:
             voices.load(Path(folder), name)
         except LoraError as error:
             emit({"is": "refused", "message": str(error)})
-    emit({"is": "loading", "detail": "warming up"})
+    say(total - 1, "warming up")
     for name in voices.names():
         voices.transcribe(name, _noise(), 16_000)
     return voices

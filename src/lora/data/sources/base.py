@@ -3,13 +3,13 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lora.data.audio import encode_flac, resample
 from lora.data.manifest_rows import KNOWN_KEYS
@@ -20,6 +20,8 @@ from lora.files import to_json
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Seconds, Wave
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,199}")
+ShowProgress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""Given a title and the expected count, shows progress for the length of a block; told how many more were finished."""
 MAX_FAULTS = 1000
 """Building stops here: more faults than this say that the source is another one than meant."""
 
@@ -126,17 +128,18 @@ def build_clips(
     total: int | None = None,
     workers: int | None = None,
     build_key: str = "",
+    progress: ShowProgress | None = None,
 ) -> Written:
     """Write clips as 16 kHz, 16-bit FLAC files and the manifest `output` that names them.
 
     The audio goes to `<stem>_audio/` beside the manifest. Both appear at the end, replacing older ones; a
     fault leaves nothing new. A build that was killed or interrupted leaves a hidden folder, and the same
-    build goes on from it. A clip louder than full scale is scaled down to it. Progress is drawn on stderr.
+    build goes on from it. A clip louder than full scale is scaled down to it.
     Memory: a few clips, and about 70 bytes an utterance for its id.
 
     Args:
         embed_audio: write the same samples as inline waveforms instead; no folder is made.
-        total: how many clips are expected, for the progress bar.
+        total: how many clips are expected, for `progress`.
         workers: threads that decode and encode; one a processor unless given. The order is kept.
         build_key: says which build this is; only one with the same key goes on from what is left.
 
@@ -156,7 +159,9 @@ def build_clips(
     with Staging(output, build_key=f"{build_key} embed_audio={embed_audio}", embed_audio=embed_audio) as staging:
         writer = _Writer(staging, output, workers or default_workers())
         try:
-            _exhaust(writer.run(chain([first], iterator)), total, output.name, console)
+            with (progress or _no_progress)(f"writing {output.name}", total) as report:
+                for _ in writer.run(chain([first], iterator)):
+                    report(1)
         except (KeyboardInterrupt, SetupError):
             console.print(f"{output.name}: what is finished is kept; the same command goes on from there.")
             raise
@@ -278,15 +283,5 @@ def _to_16_khz(clip: Clip) -> Wave:
     return wave / np.float32(peak) if peak > 1.0 else wave
 
 
-def _exhaust(clips: Iterable[AnyClip], total: int | None, name: str, console: Console) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(f"writing {name}", total=total)
-        for _ in clips:
-            progress.advance(task)
+def _no_progress(title: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda count: None)

@@ -58,7 +58,8 @@ class MoonshineApp(App[None]):
         self.core: VoiceCore = make_core(self.tell)
         self.main = MainScreen()
         self.adaptation: Adaptation | None = None
-        self._delete_asked: str | None = None
+        self._asked: str | None = None
+        self._again = False
         self._outcome: events.AdaptFinished | None = None
         self.set_keymap({action: ",".join(bound) for action, bound in keys.items()})
 
@@ -92,6 +93,8 @@ class MoonshineApp(App[None]):
             case events.AdaptFinished():
                 self._on_adapted(message)
                 return
+            case events.Broken():
+                raise message.error
             case _:
                 pass
         for screen in self.screen_stack:
@@ -134,7 +137,17 @@ class MoonshineApp(App[None]):
 
     def action_do(self, action: str) -> None:
         """Carry out an action of the main screen."""
+        asked, self._asked = self._asked, None
+        self._again = asked == action
         getattr(self, f"do_{action}")()
+
+    def _confirmed(self, action: str, question: str) -> bool:
+        """Tell whether the key was pressed twice in a row; ask for the second press otherwise."""
+        if self._again:
+            return True
+        self._asked = action
+        self.main.notice(question, "warning")
+        return False
 
     def do_talk(self) -> None:
         """Start or stop."""
@@ -174,7 +187,6 @@ class MoonshineApp(App[None]):
         def save(text: str | None) -> None:
             if text is not None:
                 self.core.teach(take_id, text, "corrected")
-                self.main.notice("Saved as training data.")
 
         self.push_screen(CorrectDialog(heard), save)
 
@@ -185,7 +197,7 @@ class MoonshineApp(App[None]):
         except LoraError as error:
             self.main.notice(str(error), "error")
             return
-        self.push_screen(TeachScreen(self, prompts))
+        self.push_screen(TeachScreen(self, prompts, self.keys))
 
     def _prompts(self) -> PromptList:
         seed, count = random.randrange(2**31), self.options.prompt_count
@@ -194,9 +206,11 @@ class MoonshineApp(App[None]):
         return digit_prompts(count, seed=seed)
 
     def do_adapt(self) -> None:
-        """Adapt to what was taught; pressed again while it runs, say so."""
-        if self.adaptation is not None and self.adaptation.running:
-            self.main.notice("Adapting already; you can go on talking meanwhile.", "warning")
+        """Adapt to what was taught; while that runs, offer to stop it."""
+        running = self.adaptation
+        if running is not None and running.running:
+            if self._confirmed("adapt", "Adapting already; talk on meanwhile, or press the key again to stop it."):
+                self.run_worker(running.cancel, thread=True)
             return
         settings = AdaptSettings(self.options.model_id, self.options.guardrail_manifest, self.options.adapt_config)
         adaptation = Adaptation(self.core.store, settings, self.tell)
@@ -211,6 +225,16 @@ class MoonshineApp(App[None]):
     def _on_adapted(self, outcome: events.AdaptFinished) -> None:
         self.main.query_one(AdaptLine).show(None)
         self.main.notice(f"Adapting ended: {outcome.decision}.")
+        if outcome.decision != "cancelled":
+            self._outcome = outcome
+            self.show_verdict()
+
+    def show_verdict(self) -> None:
+        """Show a verdict that waits, once nobody speaks, writes or reads in another screen."""
+        outcome = self._outcome
+        if outcome is None or self.screen is not self.main or self.core.state.recording:
+            return
+        self._outcome = None
 
         def load(folder: str | None) -> None:
             if folder is not None:
@@ -262,9 +286,7 @@ class MoonshineApp(App[None]):
         entry = self.main.entry()
         if entry is None:
             return
-        if self._delete_asked != entry.id:
-            self._delete_asked = entry.id
-            self.main.notice("Press the key again to delete this take and its recording.", "warning")
+        if not self._confirmed("delete", "Press the key again to delete this take and its recording."):
             return
         self.main.take_id = None
         self.core.delete(entry.id)
@@ -276,7 +298,9 @@ class MoonshineApp(App[None]):
 
     def do_quit(self) -> None:
         """Leave; a running take is kept."""
-        self.exit()
+        adapting = self.adaptation is not None and self.adaptation.running
+        if not adapting or self._confirmed("quit", "Leaving stops the adaptation. Press the key again to leave."):
+            self.exit()
 
     # What the teaching screen asks for.
 

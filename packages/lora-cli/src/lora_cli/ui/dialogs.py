@@ -19,6 +19,16 @@ from lora_cli.diff import word_difference
 from lora_cli.events import AdaptFinished
 from lora_cli.ui.widgets import difference_text
 
+KEY_LABELS = {
+    "question_mark": "?",
+    "escape": "Esc",
+    "space": "Space",
+    "tab": "Tab",
+    "delete": "Del",
+    "enter": "Enter",
+    **{f"f{number}": f"F{number}" for number in range(1, 13)},
+}
+
 
 class Dialog(ModalScreen[str | None]):
     """A box in the middle that Escape leaves."""
@@ -132,7 +142,7 @@ class VerdictDialog(Dialog):
         """Return the verdict and its figures."""
         outcome = self.outcome
         if outcome.error is not None:
-            return [Static(Text.assemble(("Adapting did not succeed\n\n", "bold"), outcome.error), markup=False)]
+            return [Static(Text.assemble(("Adapting did not work\n\n", "bold"), outcome.error), markup=False)]
         style = {"accept": "bold green", "reject": "bold red"}.get(outcome.decision, "bold yellow")
         heading = Text.assemble("The verdict is ", (outcome.decision.upper(), style), ".")
         return [
@@ -152,7 +162,10 @@ def verdict_table(outcome: AdaptFinished) -> Table:
     for column in ("word error rate", "base", "adapted"):
         table.add_column(column, justify="left" if column.startswith("word") else "right")
     rows = [("your held-out takes", outcome.baseline_wer, outcome.tuned_wer)]
-    rows += [(f"guardrail {name}", before, after) for name, before, after in outcome.guardrails]
+    rows += [
+        (name if name.startswith("guardrail") else f"guardrail {name}", before, after)
+        for name, before, after in outcome.guardrails
+    ]
     for name, before, after in rows:
         table.add_row(name, percent(before), percent(after))
     return table
@@ -190,5 +203,4 @@ class HelpDialog(Dialog):
 
 def key_label(keys: tuple[str, ...]) -> str:
     """Return keys as people write them."""
-    names = {"question_mark": "?", "escape": "Esc", "space": "Space", "tab": "Tab", "delete": "Del", "enter": "Enter"}
-    return " ".join(names.get(key, key.replace("ctrl+", "^") if len(key) > 1 else key) for key in keys)
+    return " ".join(KEY_LABELS.get(key) or key.replace("ctrl+", "^") for key in keys)

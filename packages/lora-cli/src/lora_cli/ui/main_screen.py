@@ -11,11 +11,20 @@ from textual.screen import Screen
 from textual.widgets import OptionList, Static
 
 from lora_cli import events
+from lora_cli.history import Entry
 from lora_cli.options import DEFAULT_KEYS
-from lora_cli.store import Entry
 from lora_cli.transcripts import BASE
 from lora_cli.ui.dialogs import key_label
-from lora_cli.ui.widgets import AdaptLine, History, LevelMeter, RecordButton, VoicePane
+from lora_cli.ui.widgets import (
+    AdaptLine,
+    History,
+    LevelMeter,
+    RecordButton,
+    VoicePane,
+    key_bar,
+    progress_bar,
+    show_notice,
+)
 
 if TYPE_CHECKING:
     from lora_cli.ui.app import MoonshineApp
@@ -42,6 +51,8 @@ DESCRIPTIONS = {
     "quit": "quit",
 }
 FOOTER_ACTIONS = ("correct", "adapter", "teach", "adapt", "blind", "help", "quit")
+WIDE_FOOTER_ACTIONS = ("correct", "adapter", "teach", "adapt", "blind", "again", "play", "copy", "help", "quit")
+WIDE = 110
 
 
 class MainScreen(Screen[None]):
@@ -50,6 +61,7 @@ class MainScreen(Screen[None]):
     BINDINGS: ClassVar = [
         Binding(",".join(keys), f"app.do('{action}')", DESCRIPTIONS[action], id=action)
         for action, keys in DEFAULT_KEYS.items()
+        if action in DESCRIPTIONS
     ]
 
     def __init__(self) -> None:
@@ -86,6 +98,10 @@ class MainScreen(Screen[None]):
         self.query_one(History).focus()
         self.draw_all()
 
+    def on_screen_resume(self) -> None:
+        """Show the verdict that came while another screen was open."""
+        self.voice_app.show_verdict()
+
     def show(self, message: events.Message) -> None:
         """Take in a message of the core."""
         match message:
@@ -97,6 +113,7 @@ class MainScreen(Screen[None]):
                 self.query_one(LevelMeter).show_phase(message.phase)
                 self._draw_header()
                 self.draw_mode()
+                self.voice_app.show_verdict()
             case events.ModelState():
                 self._model = message
                 self.draw_all()
@@ -150,8 +167,8 @@ class MainScreen(Screen[None]):
     def _draw_header(self) -> None:
         model = self.voice_app.options.model_id
         device = self.voice_app.core.transcripts.device
-        states = {"ready": f" on {device}" if device else "", "failed": " · FAILED"}
-        state = states.get(self._model.stage, f" · {self._model.detail} …")
+        states = {"loading": " · loading", "ready": f" on {device}" if device else "", "failed": " · FAILED"}
+        state = states[self._model.stage]
         microphone = self._phase.mic_name if self._phase.mic_open else "closed"
         left, right = f" Moonshine LoRA · {model}{state}", f"mic: {microphone} "
         width = max(self.size.width, 40)
@@ -167,25 +184,33 @@ class MainScreen(Screen[None]):
             if place >= len(voices):
                 continue
             voice = voices[place]
-            name = ("LEFT", "RIGHT")[place] if self.is_secret else "base model" if voice == BASE else f"adapter {voice}"
+            name = ("LEFT", "RIGHT")[place] if self.is_secret else self._voice_name(voice, entry)
             mark = " ◀ voted" if entry is not None and entry.vote == voice else ""
-            figures = (
-                "" if self.is_secret else self.voice_app.core.transcripts.latency.line(voice, wide=pane.size.width > 76)
-            )
-            pane.label(f" {name}{mark} ", figures)
+            width = self.size.width // len(voices) - 6
+            figures = "" if self.is_secret else self.voice_app.core.transcripts.latency.line(voice, width)
+            pane.label(f"{name}{mark}", figures)
             self._draw_text(pane, voice, entry)
+
+    def _voice_name(self, voice: str, entry: Entry | None) -> str:
+        """Return a pane's title; a take of an earlier visit may have been heard by another base model."""
+        known = entry.model if entry is not None else ""
+        another = f" of {known}" if known and known != self.voice_app.options.model_id else ""
+        return f"base model{another}" if voice == BASE else f"adapter {voice}{another}"
 
     def _draw_text(self, pane: VoicePane, voice: str, entry: Entry | None) -> None:
         if self.is_secret and len(self.shown) == 2:
             self._draw_secret(pane, voice, entry)
         elif entry is not None and voice in entry.texts:
-            pane.show_text(entry.texts[voice], final=True)
+            others = [entry.texts[name] for name in self.shown if name != voice and name in entry.texts]
+            after = entry.final_s.get(voice)
+            note = "" if after is None else f"{after:.2f} s after the stop"
+            pane.show_text(entry.texts[voice], final=True, other=others[0] if others else None, note=note)
         elif self._partial.get(voice):
             pane.show_text(self._partial[voice], final=False)
         elif entry is not None and entry.failure is not None:
             pane.show_hint(f"{entry.failure} The recording is kept; {self._key('again')} tries again.")
         elif self._model.stage == "loading" and self.take_id is None:
-            pane.show_hint(f"The model is loading ({self._model.detail}). You can record already.")
+            pane.show_hint(self._loading_hint())
         elif self._model.stage == "failed":
             pane.show_hint(self._model.detail)
         elif self.take_id is None:
@@ -195,11 +220,17 @@ class MainScreen(Screen[None]):
         else:
             pane.show_text("", final=False)
 
+    def _loading_hint(self) -> Text:
+        bar = progress_bar(self._model.done, self._model.total) if self._model.total else Text("")
+        said = f"\n\nPress {self._key('talk')} and speak: what you record now is written as soon as the model is there."
+        return Text.assemble("Loading the model\n\n", bar, f"  {self._model.detail}", (said, "dim"))
+
     def _draw_secret(self, pane: VoicePane, voice: str, entry: Entry | None) -> None:
         """Show both texts at once or none: whose comes first would tell whose it is."""
         shown = self.shown
         if entry is not None and all(name in entry.texts for name in shown):
-            pane.show_text(entry.texts[voice], final=True)
+            (other,) = (entry.texts[name] for name in shown if name != voice)
+            pane.show_text(entry.texts[voice], final=True, other=other)
         elif entry is not None and entry.failure is not None:
             pane.show_hint(entry.failure)
         else:
@@ -212,11 +243,11 @@ class MainScreen(Screen[None]):
         counts = self.voice_app.core.store.taught_counts()
         score = self._score()
         private = "" if self.voice_app.core.store.keep_history else "not kept · "
-        history.border_subtitle = f" {private}{score}{counts.train + counts.heldout} taught "
+        history.border_subtitle = f"{private}{score}{counts.train + counts.heldout} taught"
 
     def _score(self) -> str:
         won = self.voice_app.core.store.score()
-        return " ".join(f"{voice} {count}" for voice, count in sorted(won.items())) + " · " if won else ""
+        return f"blind votes: {', '.join(f'{voice} {won[voice]}' for voice in sorted(won))} · " if won else ""
 
     def draw_mode(self) -> None:
         """Draw the two lines at the bottom: how talking works now, and the keys."""
@@ -233,13 +264,15 @@ class MainScreen(Screen[None]):
             mode = f"TAP OR HOLD  {talk} to talk, or the button with the mouse"
         else:
             mode = f"TAP  {talk} to talk, or hold the button with the mouse"
-        self.query_one("#mode", Static).update(Text(f" {mode}{'   [blind]' if self.blind else ''}", no_wrap=True))
-        keys = Text(no_wrap=True, overflow="ellipsis")
-        for action in FOOTER_ACTIONS:
-            if action != "adapter" or self._model.active or len(self._model.voices) > 1:
-                key = key_label(self.voice_app.keys[action][:1])
-                keys.append(f" {key} ", style="reverse").append(f" {action}  ")
-        self.query_one("#keys", Static).update(keys)
+        if self.blind and not mode.startswith("BLIND"):
+            mode += "   [blind]"
+        self.query_one("#mode", Static).update(Text(mode, no_wrap=True, overflow="ellipsis"))
+        shown = [
+            (key_label(self.voice_app.keys[action][:1]), action)
+            for action in (WIDE_FOOTER_ACTIONS if self.size.width >= WIDE else FOOTER_ACTIONS)
+            if action != "adapter" or len(self._model.voices) > 1
+        ]
+        self.query_one("#keys", Static).update(key_bar(shown))
 
     def _can_vote(self) -> bool:
         entry = self.entry()
@@ -260,10 +293,7 @@ class MainScreen(Screen[None]):
 
     def notice(self, text: str, severity: events.Severity = "info") -> None:
         """Show a sentence until the next one."""
-        prefix = {"info": "", "warning": "! ", "error": "ERROR  "}[severity]
-        widget = self.query_one("#notice", Static)
-        widget.set_classes(severity)
-        widget.update(f" {prefix}{' '.join(text.split())}")
+        show_notice(self.query_one("#notice", Static), text, severity)
 
     def _key(self, action: str) -> str:
         return key_label(self.voice_app.keys[action])
@@ -276,5 +306,7 @@ class MainScreen(Screen[None]):
             self.draw_mode()
 
     def on_resize(self) -> None:
-        """Fit the header to the width."""
+        """Fit the lines to the width."""
         self._draw_header()
+        self._draw_panes()
+        self.draw_mode()

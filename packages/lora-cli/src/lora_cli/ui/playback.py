@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lora.errors import LoraError
 from lora_cli.events import Notice
-from lora_cli.ports import import_sounddevice, read_pcm
+from lora_cli.ports import PORTAUDIO_USE, import_sounddevice, read_pcm
 from lora_cli.transcripts import Emit
 
 CHUNK_BYTES = 4096
@@ -18,9 +18,12 @@ def play_wav(path: Path, emit: Emit) -> None:
     except LoraError as error:
         emit(Notice(str(error), "error"))
         return
+    PORTAUDIO_USE.claim()
     try:
         with sounddevice.RawOutputStream(samplerate=rate_hz, channels=1, dtype="int16") as stream:
             for start in range(0, len(pcm), CHUNK_BYTES):
                 stream.write(pcm[start : start + CHUNK_BYTES])
     except sounddevice.PortAudioError as error:
         emit(Notice(f"Nothing to play on ({error}). The file is {path}.", "warning"))
+    finally:
+        PORTAUDIO_USE.release()

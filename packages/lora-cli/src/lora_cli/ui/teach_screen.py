@@ -10,10 +10,12 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from lora_cli import events
+from lora_cli.options import DEFAULT_KEYS
 from lora_cli.session import Phase
 from lora_cli.store import Origin, TaughtCounts
 from lora_cli.teaching import PromptList
-from lora_cli.ui.widgets import LevelMeter, RecordButton
+from lora_cli.ui.dialogs import key_label
+from lora_cli.ui.widgets import LevelMeter, RecordButton, key_bar, marked_text, progress_bar, show_notice
 
 
 class Teacher(Protocol):
@@ -45,16 +47,20 @@ class TeachScreen(Screen[None]):
     """Goes through the prompts. A take that was not accepted leaves nothing behind."""
 
     BINDINGS: ClassVar = [
-        Binding("space", "talk", "Talk", id="talk"),
-        Binding("enter", "accept", "Accept"),
-        Binding("r", "repeat", "Repeat"),
-        Binding("s", "skip", "Skip"),
-        Binding("escape", "leave", "Leave"),
+        Binding(",".join(DEFAULT_KEYS[id]), action, description, id=id)
+        for id, action, description in (
+            ("talk", "talk", "Talk"),
+            ("accept", "accept", "Accept"),
+            ("again", "repeat", "Repeat"),
+            ("skip", "skip", "Skip"),
+            ("discard", "leave", "Leave"),
+        )
     ]
 
-    def __init__(self, teacher: Teacher, prompts: PromptList) -> None:
+    def __init__(self, teacher: Teacher, prompts: PromptList, keys: dict[str, tuple[str, ...]]) -> None:
         super().__init__()
         self._teacher = teacher
+        self._keys = {action: key_label(bound[:1]) for action, bound in keys.items()}
         self.prompts = prompts
         self.take_id: str | None = None
         self.complete = False
@@ -62,9 +68,9 @@ class TeachScreen(Screen[None]):
         self._phase: Phase = "idle"
 
     def compose(self) -> ComposeResult:
-        """Yield prompt, meter, what was heard, keys."""
+        """Yield title, prompt, meter, what was heard, sentences, keys."""
+        yield Static("", id="teach-header", markup=False)
         prompt = Vertical(Static("", id="prompt", markup=False), id="prompt-box")
-        prompt.border_title = "Read aloud"
         yield prompt
         with Horizontal(id="record"):
             yield RecordButton(self._teacher.talk_by_mouse, self._teacher.release_talk)
@@ -72,7 +78,9 @@ class TeachScreen(Screen[None]):
         heard = Vertical(Static("", id="heard", markup=False), id="heard-box")
         heard.border_title = "Heard"
         yield heard
-        yield Static("", id="teach-mode", markup=False)
+        yield Static("", id="notice", markup=False)
+        yield Static("", id="mode", markup=False)
+        yield Static("", id="keys", markup=False)
 
     def on_mount(self) -> None:
         """Show the first prompt."""
@@ -97,6 +105,11 @@ class TeachScreen(Screen[None]):
                 self.take_id, self.complete, self.heard = None, False, {}
             case events.Words() if message.take_id == self.take_id:
                 self.heard[message.voice] = message.text
+            case events.Notice():
+                show_notice(self.query_one("#notice", Static), message.text, message.severity)
+                return
+            case events.HistoryChanged():
+                pass
             case _:
                 return
         self._draw()
@@ -104,20 +117,36 @@ class TeachScreen(Screen[None]):
     def _draw(self) -> None:
         prompt = self.prompts.current
         counts = self._teacher.taught()
-        done = f"{min(self.prompts.position + 1, len(self.prompts.prompts))} of {len(self.prompts.prompts)}"
-        total = counts.train + counts.heldout
+        done, total = self.prompts.position, len(self.prompts.prompts)
+        header = Text.assemble("Read aloud   ", progress_bar(done, total), no_wrap=True)
+        self.query_one("#teach-header", Static).update(header)
         box = self.query_one("#prompt-box")
-        box.border_subtitle = f" {total} taught, {counts.heldout} held out · {done} "
+        box.border_title = f"{done + 1} of {total}" if prompt is not None else "Done"
+        box.border_subtitle = f"{counts.train + counts.heldout} taught, {counts.heldout} of them held out"
         self.query_one("#prompt", Static).update(prompt or "That was the last one. Thank you.")
-        lines = [Text.assemble((f"{voice}  ", "dim"), text or "…") for voice, text in self.heard.items()]
+        lines = [
+            Text.assemble((f"{voice:>12}  ", "dim"), marked_text(text, prompt if self.complete else None))
+            for voice, text in self.heard.items()
+        ]
         self.query_one("#heard", Static).update(Text("\n").join(lines))
+        mode, names = self._mode()
+        self.query_one("#mode", Static).update(mode)
+        self.query_one("#keys", Static).update(key_bar([(self._keys[action], said) for action, said in names]))
+
+    def _mode(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return what happens now, and the keys that do something."""
         if self._phase == "recording":
-            keys = "RECORDING  Space stops, silence too · Esc throws it away"
-        elif self.complete:
-            keys = "Enter accepts · Space or r records again · Esc leaves"
-        else:
-            keys = "Space records · s skips · Esc leaves"
-        self.query_one("#teach-mode", Static).update(keys)
+            return "RECORDING  read the sentence", [("talk", "stop"), ("discard", "throw away")]
+        if self.prompts.current is None:
+            return "DONE", [("discard", "back")]
+        if self.complete:
+            return "RECORDED  was it read as it stands there?", [
+                ("accept", "accept"),
+                ("again", "record again"),
+                ("skip", "skip"),
+                ("discard", "back"),
+            ]
+        return "READY  record, then read the sentence", [("talk", "record"), ("skip", "skip"), ("discard", "back")]
 
     def action_talk(self) -> None:
         """Record."""
@@ -132,7 +161,6 @@ class TeachScreen(Screen[None]):
         self._teacher.teach(self.take_id, prompt, "prompted")
         self.prompts.advance()
         self.take_id, self.complete, self.heard = None, False, {}
-        self.set_timer(0.15, self._draw)
         self._draw()
 
     def action_repeat(self) -> None:

@@ -9,11 +9,11 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from lora.units import Seconds
-from lora_cli.diff import Piece
-from lora_cli.events import AdaptProgress, Heard
+from lora_cli.diff import Piece, word_difference
+from lora_cli.events import AdaptProgress, Heard, Severity
+from lora_cli.history import Entry
 from lora_cli.levels import Level
 from lora_cli.session import Phase
-from lora_cli.store import Entry
 
 PHASE_LABELS: dict[Phase, str] = {
     "idle": "○ MIC OFF",
@@ -40,22 +40,28 @@ class VoicePane(VerticalScroll):
         """Yield the text."""
         return [self._body]
 
-    def show_text(self, text: str, *, final: bool) -> None:
-        """Show a text; a partial one ends in a mark that needs no colour."""
+    def show_text(self, text: str, *, final: bool, other: str | None = None, note: str = "") -> None:
+        """Show a text; a partial one ends in a mark that needs no colour.
+
+        Args:
+            other: the other voice's text; words that differ from it are marked.
+            note: a remark below the text.
+        """
         self.text, self.final = text, final
-        shown = Text(text or ("(nothing heard)" if final else ""))
+        shown = Text("(nothing heard)", style="dim") if final and not text else marked_text(text, other)
         if not final:
             shown.append(" …" if text else "…", style="dim")
-        if final and not text:
-            shown.stylize("dim")
+        if note:
+            shown.append(f"\n\n{note}", style="dim")
         self._body.update(shown)
         self.set_class(not final, "partial")
         self.scroll_end(animate=False)
 
-    def show_hint(self, text: str) -> None:
+    def show_hint(self, hint: Text | str) -> None:
         """Show a sentence that is not a transcript."""
         self.text, self.final = "", False
-        self._body.update(Text(text, style="dim"))
+        self.set_class(False, "partial")
+        self._body.update(Text(hint, style="dim") if isinstance(hint, str) else hint)
 
     def label(self, title: str, figures: str) -> None:
         """Name the voice, and say what it took."""
@@ -159,6 +165,8 @@ class History(OptionList):
         """List the takes with the text of `voice`; the highlighted one stays highlighted."""
         highlighted = self.highlighted_take
         self.clear_options()
+        if not entries:
+            self.add_option(Option(Text("What you say is listed here.", style="dim"), disabled=True))
         self.add_options([Option(history_line(entry, voice, hide=hide_voices), id=entry.id) for entry in entries])
         if highlighted is not None and any(entry.id == highlighted for entry in entries):
             self.highlighted = self.get_option_index(highlighted)
@@ -184,6 +192,36 @@ def history_line(entry: Entry, voice: str | None, *, hide: bool) -> Text:
     return line
 
 
+def progress_bar(done: int, total: int, cells: int = 20) -> Text:
+    """Return a bar with its numbers."""
+    filled = round(cells * min(done / total, 1.0))
+    return Text.assemble("█" * filled, ("·" * (cells - filled), "dim"), f" {done}/{total}")
+
+
+def show_notice(widget: Static, text: str, severity: Severity) -> None:
+    """Show a sentence, its severity in words too."""
+    prefix = {"info": "", "warning": "! ", "error": "ERROR  "}[severity]
+    widget.set_classes(severity)
+    widget.update(f"{prefix}{' '.join(text.split())}")
+
+
+def key_bar(keys: Sequence[tuple[str, str]]) -> Text:
+    """Return keys and what they do in one line."""
+    bar = Text(no_wrap=True, overflow="ellipsis")
+    for key, action in keys:
+        bar.append(f" {key} ", style="reverse").append(f" {action}  ")
+    return bar
+
+
+def marked_text(text: str, other: str | None) -> Text:
+    """Return a text in which the words that `other` has not at that place stand out, without colour too."""
+    if other is None:
+        return Text(text)
+    kept = [piece for piece in word_difference(other, text) if piece.change != "removed"]
+    styles = {"same": "", "added": "bold underline"}
+    return Text(" ").join(Text(piece.text, style=styles[piece.change]) for piece in kept)
+
+
 class AdaptLine(Static):
     """One line of training progress, there only while an adaptation runs."""
 
@@ -200,10 +238,7 @@ class AdaptLine(Static):
         text.append(" ADAPTING ", style="reverse bold")
         text.append(" ")
         if progress.total:
-            cells = 20
-            filled = round(cells * min(progress.done / progress.total, 1.0))
-            text.append("█" * filled).append("·" * (cells - filled), style="dim")
-            text.append(f" {progress.done}/{progress.total}  ")
+            text.append_text(progress_bar(progress.done, progress.total)).append("  ")
         text.append(progress.detail or progress.stage)
         self.update(text)
 
