@@ -1,14 +1,16 @@
 """A matrix does what is missing, resumes, and writes its table from the runs' own records."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError, InputError
-from lora.files import sha256_file, write_json, write_text
+from lora.files import read_json, sha256_file, write_json, write_jsonl, write_text
 from lora.hypotheses import Hypothesis, parse_rule
+from lora.runners.averaged import parts_of
 from lora.runners.build import BuildOptions
 from lora.runners.matrix import Matrix, RunPlan, run_matrix, select_runs, write_tables
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, used_by
@@ -47,8 +49,32 @@ class StubRun:
             raise CheckFailed("these labels teach the wrong token", ["clip-1"])
         self.done.append(config.output_dir.name)
         record = metrics(config)
-        write_json(config.output_dir / "experiment_metrics.json", record)
+        write_run(config, record)
         return record
+
+
+class StubAverage:
+    """Writes the record that `run_average` would."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def __call__(self, config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonObject:
+        self.done.append(config.output_dir.name)
+        record = metrics(config)
+        record["adapter"]["average_of"] = parts_of(folders)
+        write_run(config, record)
+        return record
+
+
+def write_run(config: ExperimentConfig, record: JsonObject) -> None:
+    """Write what a finished run leaves of what a table needs."""
+    folder = config.output_dir
+    shared = {"set": "domain", "speaker_id": None, "seconds": 1.0, "reference": "", "baseline": "", "tuned": ""}
+    errors = [{"baseline_errors": 4, "tuned_errors": round(10 * record["tuned_wer"]), "words": 10}] * 8
+    write_jsonl(folder / "samples.jsonl", [{"id": str(n), **shared, **row} for n, row in enumerate(errors)])
+    write_json(folder / "lora_adapter" / "moonshine_lora.json", {"adapter_sha256": f"adapter of {record['run_id']}"})
+    write_json(folder / "experiment_metrics.json", record)
 
 
 def metrics(config: ExperimentConfig) -> JsonObject:
@@ -68,9 +94,15 @@ def metrics(config: ExperimentConfig) -> JsonObject:
         },
         "baseline_wer": 0.4,
         "tuned_wer": tuned,
-        "domain": {"name": "domain", "delta": delta, "ci95": [delta - 0.02, delta + 0.02]},
+        "domain": {
+            "name": "domain",
+            "delta": delta,
+            "ci95": [delta - 0.02, delta + 0.02],
+            "relative_reduction": -delta / 0.4,
+        },
         "guardrails": [{"name": "us", "delta": 0.001, "ci95": None}],
-        "train": {"steps": config.max_steps, "best_step": config.max_steps - 10},
+        "adapter": {"trainable_parameters": 1234567},
+        "train": {"steps": config.max_steps, "best_step": config.max_steps - 10, "seconds": 61.4},
         "verdict": {"decision": "accept"},
         "times": {"finished_at": "2030-05-06T07:08:09+00:00"},
     }
@@ -274,6 +306,94 @@ def test_a_manifest_is_built_only_for_the_runs_that_read_it(tmp_path: Path, docu
     build = StubBuild()
     run_all(dataclasses.replace(matrix, manifests=(*matrix.manifests, extra)), document, StubRun(), build)
     assert build.built == list(MANIFESTS)
+
+
+def make_ablation(folder: Path) -> Matrix:
+    runs = [
+        plan_run(folder, "default", "H1", max_steps=200),
+        dataclasses.replace(plan_run(folder, "rank-4", "H1", max_steps=100, rank=4), note="a small one"),
+        plan_run(folder, "seed-43", "H1", max_steps=200, seed=43),
+    ]
+    average = dataclasses.replace(
+        plan_run(folder, "average", "H1", max_steps=200), average_of=("default", "seed-43"), note=""
+    )
+    base = make_matrix(folder)
+    hypotheses = (hypothesis("H1", "rank-4:tuned_wer > default:tuned_wer"),)
+    return dataclasses.replace(base, runs=(*runs, average), hypotheses=hypotheses, table="ablation")
+
+
+def run_ablation(folder: Path, document: Path, *, interrupt_at: int | None = None) -> tuple[str, StubAverage]:
+    matrix, average = make_ablation(folder), StubAverage()
+    run = StubRun(interrupt_at=interrupt_at)
+    run_matrix(matrix, matrix.runs, document, run=run, average=average, build=StubBuild())
+    return document.read_text(encoding="utf-8"), average
+
+
+def test_an_ablation_says_what_each_run_changes_wins_and_costs(tmp_path: Path, document: Path) -> None:
+    text, average = run_ablation(tmp_path / "runs", document)
+    base, default, rank_4, seed_43, averaged = rows_of(text)
+    assert base[:4] == ["no adapter", "the base model", "40.0%", "40.0 to 40.0%"]
+    assert default == [
+        "default",
+        "n/a",
+        "20.0%",
+        "20.0 to 20.0%",
+        "50.0%",
+        "+0.1",
+        "no interval",
+        "accept",
+        "1,234,567",
+        "61",
+    ]
+    assert rank_4[1] == "a small one; `rank 4` (not 16); `max_steps 100` (not 200)"
+    assert seed_43[1] == "`seed 43` (not 42)"
+    assert averaged[1] == "average of default, seed-43"
+    assert average.done == ["average"]
+
+
+def test_a_stopped_and_resumed_ablation_writes_the_same_table(tmp_path: Path) -> None:
+    texts = []
+    for name, interrupts in (("whole", []), ("parts", [0, 1, 1])):
+        document = tmp_path / f"{name}.md"
+        document.write_text(DOCUMENT, encoding="utf-8")
+        for stop in interrupts:
+            with pytest.raises(KeyboardInterrupt):
+                run_ablation(tmp_path / name / "runs", document, interrupt_at=stop)
+        texts.append(run_ablation(tmp_path / name / "runs", document)[0])
+    assert len(rows_of(texts[0])) == 5
+    assert texts[0] == texts[1]
+
+
+def test_an_average_of_runs_that_are_not_there_is_refused(tmp_path: Path, document: Path) -> None:
+    matrix, run = make_ablation(tmp_path), StubRun()
+    with pytest.raises(ConfigError, match="runs to average are missing") as caught:
+        run_matrix(matrix, matrix.runs[3:], document, run=run, average=StubAverage(), build=StubBuild())
+    assert caught.value.problems == ("average: averages default, seed-43, not done",)
+
+
+def test_an_average_of_adapters_that_changed_since_is_refused(tmp_path: Path, document: Path) -> None:
+    run_ablation(tmp_path, document)
+    write_json(tmp_path / "seed-43" / "lora_adapter" / "moonshine_lora.json", {"adapter_sha256": "another"})
+    with pytest.raises(ConfigError, match="not the ones that it describes") as caught:
+        run_ablation(tmp_path, document)
+    assert "average: it is not the average of what is in" in caught.value.problems[0]
+
+
+def test_a_run_of_an_earlier_version_counts_where_its_options_mean_the_same(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    run_all(matrix, document, StubRun())
+    path = tmp_path / "steps-50" / "experiment_metrics.json"
+    record = read_json(path)
+    del record["config"]["trackers"]
+    record["config"]["guardrail_budget"] = 0.01
+    write_json(path, record)
+    run = StubRun()
+    run_all(matrix, document, run)
+    assert run.done == []
+    record["config"]["guardrail_budget"] = 0.02
+    write_json(path, record)
+    with pytest.raises(ConfigError, match=r"guardrail_budget was \[0.02\], wanted \[0.01\]"):
+        run_all(matrix, document, StubRun())
 
 
 def test_a_shifted_manifest_needs_the_one_that_it_is_made_of() -> None:

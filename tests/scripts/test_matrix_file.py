@@ -34,6 +34,36 @@ def test_a_shipped_matrix_tests_the_five_hypotheses(name: str) -> None:
     assert {run.expect for run in matrix.runs} == {"done", "check_failed"}
 
 
+def test_the_shipped_ablation_switches_one_thing_in_every_run() -> None:
+    matrix = read(CONFIGS / "ablation_fsdd.yaml")
+    assert (matrix.document, matrix.table) == (Path("docs/ablation.md"), "ablation")
+    default, *others = matrix.runs
+    built = {plan.options.output for plan in matrix.manifests}
+    for run in others:
+        assert set(run.manifests) <= built
+        before, after = vars(default.config), vars(run.config)
+        changed = {name for name in after if before[name] != after[name]} - {"output_dir"}
+        assert changed or run.average_of, run.id
+        assert len(changed) <= 2, f"{run.id} changes {changed}"
+    assert {run.id for run in others} >= {"no-replay", "no-distillation", "domain-only", "strength-1", "no-average"}
+    assert {run.config.method for run in matrix.runs} == {"lora", "rslora", "dora", "pissa", "full"}
+
+
+def test_an_average_names_runs_that_stand_before_it(tmp_path: Path, document: dict) -> None:
+    document["runs"][1]["average_of"] = ["base", "steps-100"]
+    document["runs"][2]["average_of"] = ["base"]
+    document["runs"][3]["average_of"] = "base"
+    text = faults(tmp_path, document)
+    for name in ("steps-50", "steps-100", "data-100"):
+        assert f"{name}.average_of: got" in text
+
+
+def test_a_wrong_table_or_document_is_a_fault(tmp_path: Path, document: dict) -> None:
+    text = faults(tmp_path, {**document, "table": "matrix", "document": 3})
+    assert "table: got 'matrix', expected one of test-matrix, ablation" in text
+    assert "document: got 3, expected the path of a Markdown document" in text
+
+
 def test_runs_inherit_shared_options_and_say_what_differs() -> None:
     matrix = read(CONFIGS / "matrix_fsdd.yaml")
     runs = {run.id: run for run in matrix.runs}

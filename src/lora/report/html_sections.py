@@ -5,8 +5,6 @@ from html import escape
 from typing import Any
 
 from lora.decision import interval_points, percent, points
-from lora.evaluation.intervals import rate_interval
-from lora.evaluation.wer import ErrorCounts
 from lora.files import to_json
 from lora.report.charts import (
     Series,
@@ -18,7 +16,7 @@ from lora.report.charts import (
     running_mean,
 )
 from lora.report.gains import GAIN_NOTE, LOOP_NOTE, GainRow, breakdown_of, groupings, kind_rows
-from lora.report.record import DOMAIN_SET, RunRecord, Sample
+from lora.report.record import DOMAIN_SET, Kind, RunRecord, samples_interval
 from lora.report.tables import number
 from lora.units import JsonObject
 
@@ -67,24 +65,17 @@ def result_section(record: RunRecord) -> str:
 
 def _rate_rows(record: RunRecord) -> str:
     rows = []
+    labels: tuple[tuple[Kind, str], ...] = (("base", "baseline"), ("tuned", "tuned"))
     for name, compared in record.sets:
         samples = record.samples_of(name)
-        for kind, label in (("base", "baseline"), ("tuned", "tuned")):
+        for kind, label in labels:
             stated = compared["baseline" if kind == "base" else "tuned"]
-            rows.append((f"{compared['name']}, {label}", kind, stated, _interval(samples, kind)))
+            rows.append((f"{compared['name']}, {label}", kind, stated, samples_interval(samples, kind)))
     axis = build_axis(0.0, max([0.01, *(max(rate or 0.0, ci[1] if ci else 0.0) for _, _, rate, ci in rows)]))
     return "".join(
         _track_row(label, interval_track(axis, rate, ci, kind=kind), percent(rate), _plain_interval(ci))
         for label, kind, rate, ci in rows
     )
-
-
-def _interval(samples: Sequence[Sample], kind: str) -> tuple[float, float] | None:
-    """Return the interval of one pooled rate, by speaker where the run's own intervals are."""
-    # Which kinds of errors they were does not matter to a rate: all count as insertions here.
-    errors = [sample.baseline_errors if kind == "base" else sample.tuned_errors for sample in samples]
-    counts = [ErrorCounts(0, 0, error, sample.words) for error, sample in zip(errors, samples, strict=True)]
-    return rate_interval(counts, clusters=[sample.speaker_id for sample in samples]) if counts else None
 
 
 def _plain_interval(interval: Sequence[float] | None) -> str:

@@ -1,16 +1,20 @@
 """What a run left in its directory, read strictly: metrics, history and one row per utterance."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lora.errors import InputError
+from lora.evaluation.intervals import rate_interval
+from lora.evaluation.wer import ErrorCounts
 from lora.files import read_json
 from lora.units import JsonObject, Seconds
 
 SCHEMA_VERSION = 1
+Kind = Literal["base", "tuned"]
+
 DOMAIN_SET = "domain"
 METRICS_FILE, HISTORY_FILE, SAMPLES_FILE = "experiment_metrics.json", "history.jsonl", "samples.jsonl"
 
@@ -87,7 +91,7 @@ def load_record(run_dir: Path) -> RunRecord:
         )
     metrics = _load_metrics(run_dir / METRICS_FILE)
     history = tuple(row for _, row in _read_rows(run_dir / HISTORY_FILE))
-    record = RunRecord(run_dir, metrics, history, _load_samples(run_dir / SAMPLES_FILE))
+    record = RunRecord(run_dir, metrics, history, load_samples(run_dir / SAMPLES_FILE))
     _check_sums(record)
     return record
 
@@ -139,7 +143,22 @@ def _read_rows(path: Path) -> Iterator[tuple[str, JsonObject]]:
         yield place, row
 
 
-def _load_samples(path: Path) -> tuple[Sample, ...]:
+def samples_interval(samples: Sequence[Sample], kind: Kind) -> tuple[float, float] | None:
+    """Return the 95% interval of one pooled error rate, by speaker where the run's own intervals are."""
+    # Which kinds of errors they were does not matter to a rate: all count as insertions here.
+    errors = [sample.baseline_errors if kind == "base" else sample.tuned_errors for sample in samples]
+    counts = [ErrorCounts(0, 0, error, sample.words) for error, sample in zip(errors, samples, strict=True)]
+    return rate_interval(counts, clusters=[sample.speaker_id for sample in samples]) if counts else None
+
+
+def load_samples(path: Path) -> tuple[Sample, ...]:
+    """Read a run's scored utterances.
+
+    Raises:
+        InputError: the file is missing or empty, or rows are incomplete, all listed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Repeat the run.")
     names = [field.name for field in fields(Sample)]
     samples, problems = [], []
     for place, row in _read_rows(path):

@@ -1,6 +1,7 @@
 """A matrix of experiments: do what is missing, then write what the runs' own records say into a document."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,9 @@ from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError, InputError
 from lora.files import read_json, sha256_file, write_json, write_text
 from lora.hypotheses import Hypothesis, check_rule
+from lora.report.ablation_table import ablation_rows, render_ablation
 from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix, replace_section
+from lora.runners.averaged import parts_of, run_average
 from lora.runners.experiment import run_experiment
 from lora.runners.output import RUN_MARK
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift, used_by
@@ -19,17 +22,22 @@ from lora.runners.provenance import command_of, config_values
 from lora.units import JsonObject
 
 FAILURE_MARK = "check_failed.json"
+TableName = Literal["test-matrix", "ablation"]
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """One run of the matrix; `expect` says how it should end."""
+    """One run of the matrix; `expect` says how it should end.
+
+    `average_of` names earlier runs: this one is the average of their adapters, and trains nothing.
+    """
 
     id: str
     hypotheses: tuple[str, ...]
     config: ExperimentConfig
     expect: Literal["done", "check_failed"] = "done"
     note: str = ""
+    average_of: tuple[str, ...] = ()
 
     @property
     def manifests(self) -> tuple[Path, ...]:
@@ -42,7 +50,13 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A matrix file, checked. `section` is the name of its part of the document, if it is not the main one."""
+    """A matrix file, checked.
+
+    Attributes:
+        section: name of its part of the document, if it is not the main one.
+        document: where its tables go unless the caller says otherwise.
+        table: which columns the runs' table has.
+    """
 
     path: Path
     section: str | None
@@ -50,6 +64,13 @@ class Matrix:
     hypotheses: tuple[Hypothesis, ...]
     manifests: tuple[ManifestPlan, ...]
     runs: tuple[RunPlan, ...]
+    document: Path = Path("docs/experiment_plan.md")
+    table: TableName = "test-matrix"
+
+    def parts_of(self, plan: RunPlan) -> dict[str, Path]:
+        """Return the output folder of each run that `plan` averages, by id."""
+        folders = {run.id: run.config.output_dir for run in self.runs}
+        return {name: folders[name] for name in plan.average_of}
 
 
 def select_runs(matrix: Matrix, only: Sequence[str] | None) -> list[RunPlan]:
@@ -73,6 +94,7 @@ def run_matrix(
     document: Path,
     *,
     run: Callable[[ExperimentConfig], JsonObject] = run_experiment,
+    average: Callable[[ExperimentConfig, Mapping[str, Path]], JsonObject] = run_average,
     build: Callable[[ManifestOptions], object] = build_or_shift,
 ) -> None:
     """Do those of `runs` that were not done, and bring the document up to date after each.
@@ -81,12 +103,15 @@ def run_matrix(
     nothing said it would does not stop the others; it is named at the end, and tried again next time.
 
     Raises:
-        ConfigError: a folder holds a run of another configuration or of other manifests.
+        ConfigError: a folder holds a run of another configuration or of other manifests, or an average lacks runs.
         CheckFailed: a check stopped a run that should have finished.
         InputError, SetupError: as `build_missing` and `run_experiment`.
     """
     find_sections(matrix, document)
-    read_records(matrix, matrix.runs)
+    planned = {plan.id for plan in runs} | _done(read_records(matrix, matrix.runs))
+    lacking = [f"{plan.id}: {fault}" for plan in runs if (fault := _lacks(plan, planned))]
+    if lacking:
+        raise ConfigError(f"{matrix.path}: runs to average are missing. Run them first, or name them too", lacking)
     paths = {path for plan in runs for path in plan.manifests}
     build_missing(used_by(matrix.manifests, paths), matrix.output / "manifests.json", build)
     records = read_records(matrix, matrix.runs)
@@ -96,8 +121,15 @@ def run_matrix(
         console.print(f"run {number} of {len(runs)}: {plan.id}{' (done before)' if done else ''}")
         if done:
             continue
+        fault = _lacks(plan, _done(read_records(matrix, matrix.runs)))
+        if fault:  # one of them was stopped by a check
+            failures.append(f"{plan.id}: {fault}")
+            continue
         try:
-            run(plan.config)
+            if plan.average_of:
+                average(plan.config, matrix.parts_of(plan))
+            else:
+                run(plan.config)
         except CheckFailed as error:
             if plan.expect == "check_failed":
                 _record_failure(plan, error)
@@ -107,6 +139,16 @@ def run_matrix(
     write_tables(matrix, document)
     if failures:
         raise CheckFailed(f"{matrix.path}: {len(failures)} run(s) stopped by a check", failures)
+
+
+def _done(records: Mapping[str, JsonObject]) -> set[str]:
+    return {name for name, record in records.items() if record["status"] == "done"}
+
+
+def _lacks(plan: RunPlan, there: set[str]) -> str:
+    """Return in words which runs an average lacks; empty where it lacks none."""
+    names = [name for name in plan.average_of if name not in there]
+    return f"averages {', '.join(names)}, not done" if names else ""
 
 
 def _record_failure(plan: RunPlan, error: CheckFailed) -> None:
@@ -138,7 +180,7 @@ def read_records(matrix: Matrix, runs: Sequence[RunPlan]) -> dict[str, JsonObjec
         record = _read_record(plan.config.output_dir)
         if record is None:
             continue
-        different = _differences(plan, record)
+        different = _differences(plan, record, matrix.parts_of(plan))
         if different:
             problems.append(f"{plan.config.output_dir}: {'; '.join(different)}. Remove the folder to run it again")
         records[plan.id] = record
@@ -158,14 +200,28 @@ def _read_record(folder: Path) -> JsonObject | None:
     return None
 
 
-def _differences(plan: RunPlan, record: JsonObject) -> list[str]:
-    wanted, found = config_values(plan.config), record["config"]
+def _differences(plan: RunPlan, record: JsonObject, parts: Mapping[str, Path]) -> list[str]:
+    wanted, found = config_values(plan.config), _up_to_date(record["config"])
     keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
     different = [f"{key} was {found.get(key)!r}, wanted {wanted.get(key)!r}" for key in keys]
     for path, sha256 in _recorded_manifests(record).items():
         if Path(path).exists() and sha256_file(Path(path)) != sha256:
             different.append(f"{path} has changed since")
+    if plan.average_of and record["status"] == "done" and record["adapter"].get("average_of") != parts_of(parts):
+        different.append(f"it is not the average of what is in {', '.join(map(str, parts.values()))}")
     return different
+
+
+def _up_to_date(config: JsonObject) -> JsonObject:
+    """Return a record's options in the form of today: a new option had its default, a list was one value."""
+    values = dict(config)
+    for option in dataclasses.fields(ExperimentConfig):
+        if option.name not in values:
+            factory = option.default_factory
+            values[option.name] = option.default if factory is dataclasses.MISSING else factory()
+        elif option.metadata["allow_single"] and not isinstance(values[option.name], list):
+            values[option.name] = [values[option.name]]
+    return values
 
 
 def _recorded_manifests(record: JsonObject) -> dict[str, str]:
@@ -199,12 +255,6 @@ def write_tables(matrix: Matrix, document: Path) -> None:
     """
     names = find_sections(matrix, document)
     records = read_records(matrix, matrix.runs)
-    rows = [
-        matrix_row(records[plan.id], f"moonshine-lora matrix run {matrix.path} --only {plan.id}", plan.note)
-        for plan in matrix.runs
-        if plan.id in records
-    ]
-    missing = [plan.id for plan in matrix.runs if plan.id not in records]
     results = {
         item.id: [
             result
@@ -213,9 +263,19 @@ def write_tables(matrix: Matrix, document: Path) -> None:
         ]
         for item in matrix.hypotheses
     }
-    text = replace_section(_read_document(document), names[0], render_matrix(rows, missing), where=document)
+    text = replace_section(_read_document(document), names[0], _render_table(matrix, records), where=document)
     text = replace_section(text, names[1], render_hypotheses(matrix.hypotheses, results), where=document)
     write_text(document, text)
+
+
+def _render_table(matrix: Matrix, records: Mapping[str, JsonObject]) -> str:
+    done = [plan for plan in matrix.runs if plan.id in records]
+    missing = [plan.id for plan in matrix.runs if plan.id not in records]
+    if matrix.table == "ablation":
+        folders, notes = [plan.config.output_dir for plan in done], [plan.note for plan in done]
+        return render_ablation(ablation_rows([records[plan.id] for plan in done], folders, notes), missing)
+    command = f"moonshine-lora matrix run {matrix.path} --only"
+    return render_matrix([matrix_row(records[plan.id], f"{command} {plan.id}", plan.note) for plan in done], missing)
 
 
 def _read_document(path: Path) -> str:

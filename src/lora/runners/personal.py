@@ -39,6 +39,7 @@ RECIPE: Mapping[str, Any] = {
     "batch_seconds": 60.0,
     "replay_ratio": 0.6,
     "distillation_weight": 0.7,
+    "average_decay": 0.98,
     "strengths": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
     "eval_interval": 50,
     "validation_fraction": 0.2,

@@ -21,8 +21,10 @@ class MatrixOptions:
     fsdd: Path = option(Path("../shared/fsdd"), help="value of {fsdd} in the file: the FSDD folder")
     only: list[str] | None = option(None, help="hypotheses or runs to do; all unless given")
     output: Path = option(Path("outputs/matrix"), help="folder of the runs, one each; value of {output} in the file")
-    document: Path = option(
-        Path("docs/experiment_plan.md"), help="document with the markers <!-- matrix --> and <!-- hypotheses -->"
+    document: Path | None = option(
+        None,
+        help="document with the markers <!-- matrix --> and <!-- hypotheses -->; the one that the file names unless "
+        "given, and docs/experiment_plan.md where it names none",
     )
     dry_run: bool = option(
         False, help="check everything and print the runs and whether they were done, but run nothing"
@@ -41,24 +43,28 @@ def run(options: MatrixOptions) -> None:
         for plan in selected:
             print(f"{plan.id}: {records[plan.id]['status'] if plan.id in records else 'missing'}")
         return
+    document = options.document or matrix.document
     if options.action == "run":
-        runner.run_matrix(matrix, selected, options.document)
+        runner.run_matrix(matrix, selected, document)
     else:
-        runner.write_tables(matrix, options.document)
-    print(options.document)
+        runner.write_tables(matrix, document)
+    print(document)
 
 
 COMMAND = Command(
     name="matrix",
     options=MatrixOptions,
     run=run,
-    description="Run the experiments of a matrix file that were not run yet, and write the test matrix from their "
-    "records into a document.",
+    description="Run the experiments of a matrix file that were not run yet, and write their table and the outcome of "
+    "every hypothesis, from the runs' own records, between the markers of a document. The file has hypotheses "
+    "(problem, change, expectation, success, and rules that a machine checks), manifests to build, options that all "
+    "runs share, and the runs, each with what differs in it. Stopped and started again it does what is missing.",
     examples="""
         moonshine-lora matrix run configs/matrix_fsdd.yaml --fsdd ../shared/fsdd
         moonshine-lora matrix run configs/matrix_fsdd.yaml --only H3 steps-50
         moonshine-lora matrix run configs/matrix_fsdd.yaml --dry-run
         moonshine-lora matrix table configs/matrix_fsdd.yaml
+        moonshine-lora matrix run configs/ablation_fsdd.yaml --output outputs/ablation
     """,
 )
 

@@ -3,20 +3,20 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lora.config import ExperimentConfig
 from lora.errors import ConfigError, InputError
 from lora.hypotheses import Hypothesis, Rule, parse_rule
-from lora.runners.matrix import Matrix, RunPlan
+from lora.runners.matrix import Matrix, RunPlan, TableName
 from lora.runners.prepare import ManifestPlan, check_outputs
 from lora.scripts import build_manifest, experiment, shift
 from lora.scripts.cli import read_yaml
 from lora.scripts.run import plan_stage
 
-REQUIRED, OPTIONAL = ("hypotheses", "manifests", "shared", "runs"), ("section",)
+REQUIRED, OPTIONAL = ("hypotheses", "manifests", "shared", "runs"), ("section", "document", "table")
 TEXTS = ("title", "problem", "change", "expectation", "success")
-OWN_RUN_KEYS = ("id", "hypothesis", "expect", "note")
+OWN_RUN_KEYS = ("id", "hypothesis", "expect", "note", "average_of")
 ENDS = ("done", "check_failed")
 # Each run writes into OUTPUT/ID and takes its seed from its own options.
 RESERVED_OPTIONS = ("output_dir", "seeds")
@@ -39,10 +39,16 @@ def read_matrix(path: Path, *, output: Path, fsdd: Path) -> Matrix:
     section = document.get("section")
     if section is not None and not (isinstance(section, str) and ID.fullmatch(section)):
         problems.append(f"section: got {section!r}, expected a name of letters, digits and hyphens")
+    tables = get_args(TableName)
+    document_path, table = document.get("document", str(Matrix.document)), document.get("table", Matrix.table)
+    if not isinstance(document_path, str) or not document_path:
+        problems.append(f"document: got {document_path!r}, expected the path of a Markdown document")
+    if table not in tables:
+        problems.append(f"table: got {table!r}, expected one of {', '.join(tables)}")
     if problems:
         raise ConfigError(f"{path}: {len(problems)} fault(s)", problems)
     check_outputs(manifests)
-    return Matrix(path, section, output, tuple(hypotheses), tuple(manifests), tuple(runs))
+    return Matrix(path, section, output, tuple(hypotheses), tuple(manifests), tuple(runs), Path(document_path), table)
 
 
 def read_sections(path: Path, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
@@ -130,11 +136,22 @@ def _read_runs(
         unknown = [name for name in hypotheses if name not in (document["hypotheses"] or {})]
         if unknown or not hypotheses:
             problems.append(f"{run_id}.hypothesis: got {named!r}, expected names from the section hypotheses")
+        average_of = _read_average(run_id, row.get("average_of", []), plans, problems)
         options = _merge(shared, {key: value for key, value in row.items() if key not in OWN_RUN_KEYS})
         config = plan_experiment(run_id, options, values, output / run_id, problems)
         if config is not None:
-            plans.append(RunPlan(run_id, hypotheses, config, expect, str(row.get("note", ""))))
+            plans.append(RunPlan(run_id, hypotheses, config, expect, str(row.get("note", "")), average_of))
     return plans
+
+
+def _read_average(run_id: str, names: Any, earlier: Sequence[RunPlan], problems: list[str]) -> tuple[str, ...]:
+    """Return the runs whose adapters a run averages; they stand before it."""
+    known = [plan.id for plan in earlier if plan.expect == "done" and not plan.average_of]
+    wrong = not isinstance(names, list) or len(names) == 1 or [name for name in names if name not in known]
+    if wrong:
+        problems.append(f"{run_id}.average_of: got {names!r:.80}, expected two or more runs that stand before it")
+        return ()
+    return tuple(names)
 
 
 def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
