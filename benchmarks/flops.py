@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from recipe import recipe_of
 from workload import FSDD, LIBRIVOX, MAX_DIGITS, MIN_DIGITS, ROOT, fail, machine, make_checkpoint, require_folder
 
 from lora.config import PreprocessConfig
@@ -38,7 +39,7 @@ from lora.model.methods import Adaptation, start_adaptation
 from lora.model.text import encode_text
 from lora.runners.progress import progress_bar
 from lora.training.examples import Example
-from lora.training.loop import Trainer, TrainingConfig
+from lora.training.loop import Trainer
 from lora.training.objective import OBJECTIVES
 from lora.units import seconds_of
 
@@ -132,27 +133,10 @@ def make_examples(bundle: Bundle, fsdd: Path, count: int) -> list[Example]:
 
 def make_trainer(adaptation: Adaptation, precision: str) -> Trainer:
     """Return a trainer that takes the batches that it is given."""
-    config = TrainingConfig(
-        max_steps=1000,
-        learning_rate=1e-4,
-        warmup_ratio=0.1,
-        weight_decay=0.01,
-        batch_seconds=0.0,
-        replay_ratio=0.0,
-        gradient_accumulation=1,
-        max_grad_norm=1.0,
-        lora_plus=1.0,
-        flat_sigma=0.0,
-        average_decay=0.0,
-        distillation_weight=0.0,
-        eval_interval=1000,
-        wer_stop_threshold=1.5,
-        seed=0,
-    )
     cpu = adaptation.bundle.device.type == "cpu"
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cpu)
     # A step that skipped the encoder would be another measurement, so nothing is kept.
-    return Trainer(adaptation, OBJECTIVES["aligned"], config, accelerator, None)
+    return Trainer(adaptation, OBJECTIVES["aligned"], recipe_of(), accelerator, None)
 
 
 def main() -> int:

@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 import torch
 from accelerate import Accelerator
+from recipe import recipe_of
 from safetensors.torch import load_file
 
 from lora.config import DecodeSettings, PreprocessConfig, TargetPreset
@@ -32,28 +33,18 @@ from lora.model.methods import Adaptation, start_adaptation
 from lora.model.text import encode_text
 from lora.runners.pace import peak_mb
 from lora.training.examples import Example
-from lora.training.loop import Trainer, TrainingConfig
+from lora.training.loop import Trainer
 from lora.training.objective import OBJECTIVES
 from lora.units import SAMPLE_RATE_HZ
 
 OFFICIAL_STEPS, OFFICIAL_WARMUP = 3000, 100
 ROLES = ("q_proj", "k_proj", "v_proj")
-RECIPE = TrainingConfig(
+RECIPE = recipe_of(
     max_steps=OFFICIAL_STEPS,
     learning_rate=1e-3,
     warmup_ratio=OFFICIAL_WARMUP / OFFICIAL_STEPS,
     weight_decay=0.0,
-    batch_seconds=0.0,  # batches are given
-    replay_ratio=0.0,
-    gradient_accumulation=1,
     max_grad_norm=1.0,
-    lora_plus=1.0,
-    flat_sigma=0.0,
-    average_decay=0.0,
-    distillation_weight=0.0,
-    eval_interval=OFFICIAL_STEPS,
-    wer_stop_threshold=1.5,
-    seed=0,
 )
 """The official defaults: AdamW at 1e-3 after a warm-up of 100 steps, gradients clipped at 1. Within the first 100 steps
 the two schedules are the same; after them the official rate stays and ours falls."""
