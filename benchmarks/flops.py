@@ -41,7 +41,6 @@ from lora.runners.progress import progress_bar
 from lora.training.examples import Example
 from lora.training.loop import Trainer
 from lora.training.objective import OBJECTIVES
-from lora.units import seconds_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LIMIT_SIZE, RANK = 2048, 16
@@ -70,9 +69,9 @@ def step_flops(adaptation: Adaptation, batch: Sequence[Example]) -> float:
 def _utterance_flops(adaptation: Adaptation, example: Example) -> float:
     """Count one utterance: linear layers with their adapters, convolutions, attention, the output layer."""
     core, family = adaptation.bundle.core, adaptation.bundle.family
-    frames = int(family.num_frames(torch.tensor(len(example.wave))))
+    frames = int(family.num_frames(torch.tensor(example.num_samples)))
     tokens = len(example.token_ids) + 1
-    total = _convolution_flops(core.model.encoder, len(example.wave))
+    total = _convolution_flops(core.model.encoder, example.num_samples)
     for name, layer in core.named_modules():
         if not isinstance(layer, torch.nn.Linear) or ".lora_" in name or name == "model.encoder.embedder.linear":
             continue
@@ -159,7 +158,7 @@ def main() -> int:
         bundle = load_bundle(model_id, device)
         examples = make_examples(bundle, options.fsdd, 64)
         adaptation = start_adaptation(bundle, AdapterConfig("lora", RANK, 2.0 * RANK, 0.0, "all-linear"), seed=0)
-        lengths = [len(example.wave) for example in examples]
+        lengths = [example.num_samples for example in examples]
         with progress_bar(
             "steps", len(options.precision) * len(options.batch_seconds) * (options.steps + 1)
         ) as advance:
@@ -177,7 +176,7 @@ def main() -> int:
                         times.append(time.perf_counter() - started)
                         advance(1, f"{precision}, {batch_seconds:g} s")
                     spent = statistics.median(sorted(times[1:])[: max(options.steps // 2, 1)])
-                    audio = sum(seconds_of(len(example.wave)) for example in batch)
+                    audio = sum(example.seconds for example in batch)
                     rate = step_flops(adaptation, batch) / spent
                     rows.append(
                         {

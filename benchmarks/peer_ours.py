@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from recipe import recipe_of
 from safetensors.torch import load_file
 
 from lora.config import DecodeSettings, PreprocessConfig, TargetPreset
+from lora.data.waves import LazyWave
 from lora.decoding import Recognizer
 from lora.model.adapters import AdapterConfig, restore_state_
 from lora.model.device import resolve_device, resolve_precision
@@ -35,9 +37,10 @@ from lora.runners.pace import peak_mb
 from lora.training.examples import Example
 from lora.training.loop import Trainer
 from lora.training.objective import OBJECTIVES
-from lora.units import SAMPLE_RATE_HZ
+from lora.units import Wave
 
 OFFICIAL_STEPS, OFFICIAL_WARMUP = 3000, 100
+CACHE_BYTES = 16 * 2**30
 ROLES = ("q_proj", "k_proj", "v_proj")
 RECIPE = recipe_of(
     max_steps=OFFICIAL_STEPS,
@@ -52,10 +55,15 @@ the two schedules are the same; after them the official rate stays and ours fall
 
 def read_manifest_examples(bundle: Bundle, manifest: Path) -> list[Example]:
     """Return the rows of a manifest with their samples as they are in the files, as the Seq2SeqTrainer hears them."""
+
+    def read(path: Path) -> Wave:
+        wave: Wave = soundfile.read(path, dtype="float32")[0]
+        return wave
+
     examples = []
-    for line in manifest.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        wave, _ = soundfile.read(manifest.parent / row["audio"], dtype="float32")
+    for row in read_rows(manifest):
+        path = manifest.parent / row["audio"]
+        wave = LazyWave(partial(read, path), soundfile.info(path).frames)
         token_ids = encode_text(bundle, row["text"], place=row["id"])
         examples.append(Example(row["id"], wave, tuple(token_ids), row["text"], row["speaker_id"]))
     return examples
@@ -68,17 +76,24 @@ def read_official_examples(bundle: Bundle, manifest: Path, work: Path) -> list[E
         SystemExit: the official tokens of a row are not ours.
     """
     index = json.loads((work / f"{manifest.stem}_index.json").read_text())
-    blob = np.memmap(work / f"{manifest.stem}.i16", dtype=np.int16, mode="r", shape=(index["samples"],))
-    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+
+    def read(start: int, count: int) -> Wave:
+        samples = np.fromfile(work / f"{manifest.stem}.i16", dtype=np.int16, count=count, offset=2 * start)
+        return samples.astype(np.float32) / np.float32(32768)
+
     examples = []
-    for row, entry in zip(rows, index["entries"], strict=True):
-        samples = blob[entry["offset"] : entry["offset"] + entry["samples"]]
+    for row, entry in zip(read_rows(manifest), index["entries"], strict=True):
         token_ids = entry["tokens"][1:-1]
         if token_ids != encode_text(bundle, row["text"], place=row["id"]):
             raise SystemExit(f"{row['id']}: the official trainer's tokens are not ours; the runs cannot be compared.")
-        wave = samples.astype(np.float32) / 32768.0
+        wave = LazyWave(partial(read, entry["offset"], entry["samples"]), entry["samples"])
         examples.append(Example(row["id"], wave, tuple(token_ids), row["text"], row["speaker_id"]))
     return examples
+
+
+def read_rows(manifest: Path) -> list[Any]:
+    """Return a manifest's rows."""
+    return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
 
 
 def start_peft_adapter(bundle: Bundle, targets: TargetPreset, initial: dict[str, torch.Tensor]) -> Adaptation:
@@ -106,10 +121,10 @@ def fill(cache: EncoderCache, examples: Sequence[Example], batches: Sequence[Seq
     started = time.perf_counter()
     for batch in batches:
         if not seen.issuperset(batch):
-            cache.encode([examples[index].wave for index in batch])
+            rows = [examples[index] for index in batch]
+            cache.encode([row.audio_sha256 for row in rows], lambda place, rows=rows: rows[place].wave)
             seen.update(batch)
-    spent = time.perf_counter() - started
-    return spent, sum(len(examples[index].wave) for index in seen) / SAMPLE_RATE_HZ
+    return time.perf_counter() - started, sum(examples[index].seconds for index in seen)
 
 
 def main() -> int:
@@ -139,7 +154,17 @@ def main() -> int:
     batches: list[list[int]] = json.loads((options.work / "result.json").read_text())["batches"]
     recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-    cache = None if adaptation.adapts_encoder else EncoderCache(recognizer.encode)
+    cache = None
+    if not adaptation.adapts_encoder:
+        # A folder of its own: nothing is there before, as in a first run.
+        cache = EncoderCache(
+            bundle,
+            recognizer.encode,
+            options.work / f"features-{precision}",
+            preprocess=recognizer.preprocess,
+            state_format=precision,
+            limit_bytes=CACHE_BYTES,
+        )
     fill_seconds, fill_audio_seconds = (0.0, 1.0) if cache is None else fill(cache, examples, batches)
     trainer = Trainer(adaptation, OBJECTIVES["aligned"], recipe, accelerator, cache)
     losses, step_seconds = [], []
@@ -152,7 +177,7 @@ def main() -> int:
         "precision": precision,
         "losses": losses,
         "step_seconds": step_seconds,
-        "audio_seconds": [sum(len(examples[index].wave) for index in batch) / SAMPLE_RATE_HZ for batch in batches],
+        "audio_seconds": [sum(examples[index].seconds for index in batch) for batch in batches],
         "fill_seconds": fill_seconds,
         "fill_audio_seconds": fill_audio_seconds,
         "peak_mb": peak_mb(device),

@@ -15,6 +15,7 @@ from lora.units import Seconds
 TargetPreset = Literal["decoder-attention", "attention", "decoder", "encoder", "all-linear"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+StateFormat = Literal["fp32", "bf16", "fp16"]
 
 
 def option(
@@ -118,6 +119,11 @@ class ExperimentConfig:
         help="changes of the training audio, drawn anew each epoch, such as speed:0.9-1.1 (see `shift --help`)",
     )
 
+    augment_views: int = option(
+        0,
+        help="draw only this many changes of each clip and repeat them, so that encoder states are kept; 0 is no limit",
+    )
+
     max_steps: int = option(300, help="optimizer steps")
     learning_rate: float = option(1e-3, help="peak learning rate")
     warmup_ratio: float = option(0.1, help="part of the steps with rising learning rate; then cosine decay to zero")
@@ -152,7 +158,19 @@ class ExperimentConfig:
     )
     device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
     precision: Precision = option("auto", help="training precision; auto is bf16 on CUDA, fp32 elsewhere")
-    cache_dir: Path | None = option(None, help="baseline cache; .cache beside the output folder unless given")
+    cache_dir: Path | None = option(
+        None, help="baselines and encoder states of earlier runs; .cache beside the output folder unless given"
+    )
+    wave_cache_gib: float = option(
+        1.0,
+        help="most memory for decoded audio, in GiB; training sets that fit are decoded and checked before the start",
+    )
+    feature_cache_gib: float = option(
+        16.0, help="most disk for encoder states, in GiB, oldest out first; 0 runs the encoder in every step"
+    )
+    feature_cache_dtype: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", help="format of stored encoder states; auto is the training precision, so nothing is lost"
+    )
     dry_run: bool = option(
         False, help="read and check everything, show the resolved options, estimate time and memory, write nothing"
     )
@@ -175,6 +193,7 @@ class ExperimentConfig:
             ("flat_sigma", 0.0, 0.3),
             ("average_decay", 0.0, 0.9999),
             ("distillation_weight", 0.0, 1.0),
+            ("augment_views", 0, 1000),
             ("max_steps", 1, 10_000_000),
             ("learning_rate", 1e-9, 1.0),
             ("warmup_ratio", 0.0, 1.0),
@@ -189,6 +208,8 @@ class ExperimentConfig:
             ("max_seconds", 0.5, 3600.0),
             ("tokens_per_second", 0.1, 1000.0),
             ("eval_batch_seconds", 1.0, 1e6),
+            ("wave_cache_gib", 0.0, 1e6),
+            ("feature_cache_gib", 0.0, 1e6),
             ("seed", 0, 2**31 - 1),
         ]
         problems = [
@@ -203,6 +224,8 @@ class ExperimentConfig:
         problems += [f"strengths: got {value}, expected 0 to 4" for value in self.strengths if not 0 <= value <= 4]
         if not self.strengths:
             problems.append("strengths: got none, expected at least one, for example 1.0")
+        if self.augment_views and not self.augment:
+            problems.append("augment_views: nothing is drawn without augment. Give --augment, or leave it out")
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
             problems.append("method full has no factors: flat_sigma must be 0 and lora_plus 1")
         if not self.guardrail_manifest:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.batches import length_batches, pad_waves
+from lora.data.waves import Audio, WavesAhead, num_samples_of
 from lora.errors import AudioError, SetupError
 from lora.memory import REMEDIES, attempt
 from lora.model.families import EncoderStates
@@ -63,22 +64,25 @@ class Recognizer:
         self.batch_seconds = batch_seconds
         self.batch_size = batch_size
 
-    def transcribe(self, waves: Sequence[Wave]) -> list[Transcript]:
+    def transcribe(self, waves: Sequence[Audio]) -> list[Transcript]:
         """Return one transcript a wave, in the order of `waves`."""
         results: dict[int, Transcript] = {}
         for indices, transcripts in self.stream(waves):
             results.update(zip(indices, transcripts, strict=True))
         return [results[index] for index in range(len(waves))]
 
-    def stream(self, waves: Sequence[Wave]) -> Iterator[tuple[list[int], list[Transcript]]]:
-        """Yield indices into `waves` with their transcripts, batch by batch, longest first."""
-        lengths = [len(wave) for wave in waves]
+    def stream(self, waves: Sequence[Audio]) -> Iterator[tuple[list[int], list[Transcript]]]:
+        """Yield indices into `waves` with their transcripts, batch by batch, longest first.
 
-        def transcribe(indices: list[int]) -> list[Transcript]:
-            encoded = self.encode([waves[index] for index in indices])
-            return self.generate(encoded, [seconds_of(lengths[index]) for index in indices])
+        Waves that are not in memory are read by threads ahead of the model.
+        """
+        with WavesAhead(waves) as ahead:
 
-        return self.map_batches(lengths, transcribe)
+            def transcribe(indices: list[int]) -> list[Transcript]:
+                batch = [ahead[index] for index in indices]
+                return self.generate(self.encode(batch), [seconds_of(len(wave)) for wave in batch])
+
+            yield from self.map_batches([num_samples_of(wave) for wave in waves], transcribe)
 
     def map_batches(
         self, lengths: Sequence[int], work: Callable[[list[int]], Result]

@@ -1,10 +1,13 @@
-"""Writing without halves: atomic files, staged directories, content hashes."""
+"""Writing without halves: atomic files, staged directories, files of records, content hashes."""
 
 import hashlib
 import json
 import os
 import shutil
+import struct
+import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,3 +112,82 @@ def staged_directory(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
+
+
+def lock_file(handle: int, *, shared: bool = False, wait: bool = True) -> bool:
+    """Lock an open file until its handle is closed or the process ends; Windows has no such lock.
+
+    Returns:
+        False where another holds it and `wait` is off.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+class RecordFile:
+    """A file of records of one size that grows at its end, by one process at a time.
+
+    Each record ends in its checksum. A process that is killed in the middle of one leaves part of a record, which
+    is no record: readers do not see it, and the next writer removes it.
+
+    Args:
+        layout: of one record, as in `struct`, without the checksum.
+    """
+
+    def __init__(self, path: Path, layout: str) -> None:
+        self.path = path
+        self._layout = struct.Struct("<" + layout)
+        self._size = self._layout.size + 4
+
+    def read(self, start: int = 0) -> list[tuple[Any, ...]]:
+        """Return the records from number `start` on; none where there is no file.
+
+        Raises:
+            InputError: a record does not match its checksum.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(start * self._size)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        records: list[tuple[Any, ...]] = []
+        for begin in range(0, len(data) - len(data) % self._size, self._size):
+            record = data[begin : begin + self._size]
+            if zlib.crc32(record[:-4]).to_bytes(4, "little") != record[-4:]:
+                raise InputError(
+                    f"{self.path}: record {start + len(records)} does not match its checksum; the file was damaged or "
+                    f"is of another version. Delete {self.path.parent}: it is computed again."
+                )
+            records.append(self._layout.unpack(record[:-4]))
+        return records
+
+    def append(self, records: Iterable[tuple[Any, ...]]) -> None:
+        """Add records at the end; processes that append at once take turns."""
+        packed = [self._layout.pack(*record) for record in records]
+        data = b"".join(record + zlib.crc32(record).to_bytes(4, "little") for record in packed)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
+            lock_file(file.fileno())
+            end = file.seek(0, os.SEEK_END)
+            file.truncate(end - end % self._size)
+            file.seek(0, os.SEEK_END)
+            write_all(file, data)
+
+
+def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write every byte to an unbuffered file, whose own `write` may take fewer.
+
+    Raises:
+        OSError: as `write`; on a full disk.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

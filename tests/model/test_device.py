@@ -57,7 +57,7 @@ def test_fp16_on_a_cpu_is_refused() -> None:
         ("auto", MPS, False, "fp32"),
         ("auto", CUDA, True, "bf16"),
         ("auto", CUDA, False, "fp32"),
-        ("bf16", CPU, False, "bf16"),
+        ("bf16", CPU, True, "bf16"),
         ("bf16", CUDA, True, "bf16"),
         ("fp16", CUDA, False, "fp16"),
         ("fp16", MPS, False, "fp16"),
@@ -68,11 +68,13 @@ def test_the_precision_follows_from_the_device(
     monkeypatch: pytest.MonkeyPatch, asked: str, device: torch.device, has_bf16: bool, given: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16, "architecture": "x86_64"})
     assert resolve_precision(asked, device) == given  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("device", [CUDA, MPS])
+@pytest.mark.parametrize("device", [CPU, CUDA, MPS])
 def test_bf16_is_refused_where_the_hardware_lacks_it(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "architecture": "x86_64"})
     with pytest.raises(DeviceError, match="bf16"):
         resolve_precision("bf16", device)

@@ -1,46 +1,121 @@
 """Encoder states from the cache are those of the encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+import pytest
 import torch
 
-from lora.config import DecodeSettings, PreprocessConfig
+from lora.config import DecodeSettings, PreprocessConfig, StateFormat
+from lora.data.audio import wave_sha256
 from lora.decoding import Recognizer
 from lora.model.families import EncoderStates
 from lora.model.feature_cache import EncoderCache
 from lora.model.load import Bundle
 from lora.units import Wave
 
+OPENED: list[EncoderCache] = []
 
-def test_cached_states_equal_those_computed_directly(bundle: Bundle, make_wave: Callable[[int, int], Wave]) -> None:
+
+@pytest.fixture(autouse=True)
+def close_caches() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def open_cache(bundle: Bundle, root: Path, state_format: StateFormat = "fp32") -> EncoderCache:
     recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
-    cache = EncoderCache(recognizer.encode)
+    cache = EncoderCache(
+        bundle,
+        recognizer.encode,
+        root,
+        preprocess=PreprocessConfig(),
+        state_format=state_format,
+        limit_bytes=2**30,
+    )
+    OPENED.append(cache)
+    return cache
+
+
+def states_of(cache: EncoderCache, waves: Sequence[Wave]) -> EncoderStates:
+    return cache.encode([wave_sha256(wave) for wave in waves], lambda row: waves[row])
+
+
+@pytest.mark.parametrize(("state_format", "tolerance"), [("fp32", 0.0), ("bf16", 2**-8), ("fp16", 2**-10)])
+def test_cached_states_equal_those_computed_directly(
+    bundle: Bundle,
+    make_wave: Callable[[int, int], Wave],
+    tmp_path: Path,
+    state_format: StateFormat,
+    tolerance: float,
+) -> None:
+    cache = open_cache(bundle, tmp_path, state_format)
     waves = [make_wave(samples, seed) for seed, samples in enumerate((12_000, 30_000, 5_000))]
-    cache.encode([waves[1], waves[2]])
-    batch, direct = cache.encode(waves), recognizer.encode(waves)
+    states_of(cache, [waves[1], waves[2]])
+    batch = states_of(cache, waves)
+    direct = Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode(waves)
     assert torch.equal(batch.mask, direct.mask)
-    torch.testing.assert_close(batch.states[batch.mask], direct.states[direct.mask], rtol=0, atol=1e-4)
+    assert batch.states.dtype == torch.float32
+    torch.testing.assert_close(batch.states[batch.mask], direct.states[direct.mask], rtol=tolerance, atol=1e-4)
     assert not batch.states[~batch.mask].any()
 
 
-def test_each_wave_is_encoded_once_and_known_by_its_content(make_wave: Callable[[int, int], Wave]) -> None:
+def test_each_wave_is_encoded_once_in_all_runs_and_known_by_its_content(
+    bundle: Bundle, make_wave: Callable[[int, int], Wave], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoded: list[int] = []
+    encode = Recognizer.encode
 
-    def encode(waves: Sequence[Wave]) -> EncoderStates:
+    def counted(self: Recognizer, waves: Sequence[Wave]) -> EncoderStates:
         encoded.extend(len(wave) for wave in waves)
-        return EncoderStates(torch.ones(len(waves), 2, 3), torch.ones(len(waves), 2, dtype=torch.bool))
+        return encode(self, waves)
 
-    cache, first, second = EncoderCache(encode), make_wave(2_000, 1), make_wave(3_000, 2)
-    cache.encode([first])
-    cache.encode([second, first.copy()])
-    cache.encode([first, second])
+    monkeypatch.setattr(Recognizer, "encode", counted)
+    cache, first, second = open_cache(bundle, tmp_path), make_wave(2_000, 1), make_wave(3_000, 2)
+    states_of(cache, [first])
+    states_of(cache, [second, first.copy(), second])
+    once = states_of(cache, [first, second])
+    again = states_of(open_cache(bundle, tmp_path), [first, second])
     assert encoded == [2_000, 3_000]
+    assert torch.equal(once.states, again.states)
 
 
-def test_cached_states_can_be_trained_on(bundle: Bundle, make_wave: Callable[[int, int], Wave]) -> None:
+def test_another_base_or_format_has_states_of_its_own(
+    bundle: Bundle, make_wave: Callable[[int, int], Wave], tmp_path: Path
+) -> None:
+    wave = make_wave(8_000, 1)
+    before = states_of(open_cache(bundle, tmp_path), [wave]).states
+    states_of(open_cache(bundle, tmp_path, "bf16"), [wave])
+    with torch.no_grad():
+        next(bundle.core.model.encoder.parameters()).mul_(1.5)
+    after = states_of(open_cache(bundle, tmp_path), [wave]).states
+    assert not torch.allclose(before, after, atol=1e-3)
+    assert len(list(tmp_path.glob("*/kind.json"))) == 3
+
+
+def test_another_decoder_shares_the_states(
+    bundle: Bundle, make_wave: Callable[[int, int], Wave], tmp_path: Path
+) -> None:
+    states_of(open_cache(bundle, tmp_path), [make_wave(8_000, 1)])
+    with torch.no_grad():
+        next(bundle.core.model.decoder.parameters()).mul_(1.5)
+    assert open_cache(bundle, tmp_path).has(wave_sha256(make_wave(8_000, 1)))
+
+
+def test_states_are_computed_in_fp32_whatever_the_precision_of_training(
+    bundle: Bundle, make_wave: Callable[[int, int], Wave], tmp_path: Path
+) -> None:
+    wave = make_wave(8_000, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        cached = states_of(open_cache(bundle, tmp_path), [wave]).states
+    direct = Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode([wave]).states
+    torch.testing.assert_close(cached, direct, rtol=0, atol=1e-5)
+
+
+def test_cached_states_can_be_trained_on(bundle: Bundle, make_wave: Callable[[int, int], Wave], tmp_path: Path) -> None:
     """They are made in inference mode, whose own tensors autograd refuses."""
-    cache = EncoderCache(Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode)
-    states = cache.encode([make_wave(8_000, 1)]).states
+    states = states_of(open_cache(bundle, tmp_path), [make_wave(8_000, 1)]).states
     weight = torch.nn.Parameter(torch.ones(states.shape[-1]))
     (states * weight).sum().backward()
     assert weight.grad is not None

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lora.config import DecodeSettings, PreprocessConfig
+from lora.decoding import Recognizer
 from lora.errors import ModelError, SetupError
 from lora.model.load import load_bundle, locate_model, weights_sha256
+from lora.units import Wave
 
 CPU = torch.device("cpu")
 
@@ -32,6 +36,22 @@ def test_both_families_load_through_one_interface(family_name: str, checkpoints:
     assert bundle.device == CPU
     assert not bundle.core.training
     assert not any(parameter.requires_grad for parameter in bundle.core.parameters())
+
+
+def test_heads_are_not_padded_on_a_cpu_and_the_texts_are_the_same(
+    copied: Path, make_wave: Callable[[int, int], Wave]
+) -> None:
+    change_json(copied / "config.json", pad_head_dim_to_multiple_of=24)
+    bundle = load_bundle(str(copied), CPU)
+    attention = [module for module in bundle.core.modules() if hasattr(module, "head_dim_padding")]
+    assert {module.head_dim_padding for module in attention} == {0}
+    recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
+    waves = [make_wave(samples, seed) for seed, samples in enumerate((8_000, 16_000, 24_000))]
+    states, texts = recognizer.encode(waves).states, recognizer.transcribe(waves)
+    for module in attention:
+        module.head_dim_padding = 8
+    torch.testing.assert_close(recognizer.encode(waves).states, states, rtol=0, atol=1e-4)
+    assert [row.token_ids for row in recognizer.transcribe(waves)] == [row.token_ids for row in texts]
 
 
 def test_the_hash_is_of_the_weights_and_not_of_the_files(

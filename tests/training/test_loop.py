@@ -1,11 +1,12 @@
 """The loop: repeatable, exact under accumulation, and it stops where it must."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig, TargetPreset
 from lora.data.sources.base import Clip
+from lora.data.waves import BATCHES_AHEAD, LazyWave
 from lora.decoding import Recognizer
-from lora.errors import CheckFailed
+from lora.errors import AudioError, CheckFailed
 from lora.model.adapters import AdapterConfig, trainable_state
 from lora.model.families import EncoderStates
 from lora.model.feature_cache import EncoderCache
@@ -22,7 +24,7 @@ from lora.model.load import Bundle, load_bundle
 from lora.model.methods import start_adaptation
 from lora.model.text import build_token_batch, encode_text
 from lora.training.examples import Example
-from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
+from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import Objective, aligned_objective
 from lora.units import JsonObject, Wave
 
@@ -52,11 +54,28 @@ def build_trainer(
     *,
     objective: Objective = aligned_objective,
     adapter: AdapterConfig = ADAPTER,
-    cached: bool = False,
+    cache: EncoderCache | None = None,
+    augment: Augment | None = None,
 ) -> Trainer:
     torch.manual_seed(config.seed)
-    cache = EncoderCache(Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode) if cached else None
-    return Trainer(start_adaptation(bundle, adapter, seed=config.seed), objective, config, Accelerator(cpu=True), cache)
+    adaptation = start_adaptation(bundle, adapter, seed=config.seed)
+    return Trainer(adaptation, objective, config, Accelerator(cpu=True), cache, augment)
+
+
+@pytest.fixture
+def open_cache(tmp_path: Path) -> Iterator[Callable[[Bundle], EncoderCache]]:
+    """Return a function that opens one cache folder for a bundle."""
+    opened: list[EncoderCache] = []
+
+    def open_one(bundle: Bundle) -> EncoderCache:
+        encode = Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode
+        options = {"preprocess": PreprocessConfig(), "state_format": "fp32", "limit_bytes": 2**30}
+        opened.append(EncoderCache(bundle, encode, tmp_path / "features", **options))
+        return opened[-1]
+
+    yield open_one
+    for cache in opened:
+        cache.close()
 
 
 def scripted(wers: Sequence[float], **options: Any) -> Callable[[int], Evaluation]:
@@ -234,25 +253,32 @@ def test_accumulated_gradients_equal_those_of_one_batch(toy_checkpoint: Path, cl
 
 @pytest.mark.parametrize("targets", ["decoder", "decoder-attention"])
 def test_training_on_cached_states_gives_the_same_losses(
-    family_name: str, checkpoints: dict[str, Path], clips: list[Clip], targets: TargetPreset
+    family_name: str,
+    checkpoints: dict[str, Path],
+    clips: list[Clip],
+    targets: TargetPreset,
+    open_cache: Callable[[Bundle], EncoderCache],
 ) -> None:
     losses = []
     for cached in (False, True):
         bundle = load_bundle(str(checkpoints[family_name]), torch.device("cpu"))
         adapter = replace(ADAPTER, targets=targets, dropout=0.0)
-        trainer = build_trainer(bundle, adapter=adapter, cached=cached)
+        trainer = build_trainer(bundle, adapter=adapter, cache=open_cache(bundle) if cached else None)
         _, rows = train(trainer, TrainingData(examples_of(bundle, clips), []))
         losses.append([row["loss"] for row in rows if "loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_domain_and_a_replay_clip_of_the_same_id_keep_their_own_states(
-    toy_bundle: Bundle, clips: list[Clip], make_wave: Callable[[int, int], Wave]
+    toy_bundle: Bundle,
+    clips: list[Clip],
+    make_wave: Callable[[int, int], Wave],
+    open_cache: Callable[[Bundle], EncoderCache],
 ) -> None:
     """Ids are unique within a manifest only; the cache must not hand one clip the other's states."""
-    trainer = build_trainer(toy_bundle, adapter=replace(ADAPTER, targets="decoder"), cached=True)
+    trainer = build_trainer(toy_bundle, adapter=replace(ADAPTER, targets="decoder"), cache=open_cache(toy_bundle))
     [example] = examples_of(toy_bundle, clips[:1])
-    other = replace(example, wave=make_wave(len(example.wave), 9))
+    other = replace(example, audio=make_wave(len(example.wave), 9))
     first, second = trainer._encode([example]).states, trainer._encode([other]).states
     assert not torch.allclose(first, second, atol=1e-3)
 
@@ -284,3 +310,90 @@ def test_a_replay_ratio_of_zero_leaves_replay_out(toy_bundle: Bundle, clips: lis
     _, rows = train(build_trainer(toy_bundle, replace(CONFIG, replay_ratio=0.0)), TrainingData(examples, examples[:2]))
     steps = [row for row in rows if "loss" in row]
     assert all("replay_loss" not in row and row["loss"] == row["domain_loss"] for row in steps)
+
+
+def test_a_run_on_stored_states_reads_no_audio(
+    toy_checkpoint: Path, clips: list[Clip], open_cache: Callable[[Bundle], EncoderCache]
+) -> None:
+    reads: list[str] = []
+
+    def lazy(example: Example) -> Example:
+        def read() -> Wave:
+            reads.append(example.id)
+            return example.wave
+
+        return replace(example, audio=LazyWave(read, example.num_samples))
+
+    def run(examples: list[Example]) -> None:
+        bundle = load_bundle(str(toy_checkpoint), torch.device("cpu"))
+        adapter = replace(ADAPTER, targets="decoder")
+        config = replace(CONFIG, max_steps=12, eval_interval=12, batch_seconds=100.0)  # an epoch is one step
+        trainer = build_trainer(bundle, config, adapter=adapter, cache=open_cache(bundle))
+        train(trainer, TrainingData(examples, []), (0.5, 0.4))
+
+    bundle = load_bundle(str(toy_checkpoint), torch.device("cpu"))
+    examples = [lazy(example) for example in examples_of(bundle, clips)]
+    run(examples)
+    # The first batches are read ahead of the first step, which stores the states.
+    assert max(reads.count(clip.id) for clip in clips) <= 2 + BATCHES_AHEAD
+    reads.clear()
+    run(examples)
+    assert reads == []
+
+
+def heard(trainer: Trainer, data: TrainingData) -> list[float]:
+    """Train with one step an epoch and return the augmented level of one clip in each."""
+    levels: list[float] = []
+    step = trainer._step
+
+    def spy(number: int, domain: list[Example], replay: list[Example]) -> JsonObject:
+        levels.append(float(next(abs(row.wave).max() for row in domain if row.id == data.domain[0].id)))
+        return step(number, domain, replay)
+
+    trainer._step = spy  # type: ignore[method-assign]
+    train(trainer, data, (0.5, 0.5, 0.5, 0.5))
+    return levels
+
+
+@pytest.mark.parametrize(("views", "epochs"), [(0, [0, 1, 2, 3, 4, 5]), (2, [0, 1, 0, 1, 0, 1])])
+def test_the_augmentation_of_an_epoch_is_that_of_its_view(
+    toy_bundle: Bundle, clips: list[Clip], views: int, epochs: list[int]
+) -> None:
+    def louder(wave: Wave, epoch: int, utterance_id: str) -> Wave:
+        return (wave * (1 + 0.1 * epoch)).astype(np.float32)
+
+    examples = examples_of(toy_bundle, clips)
+    config = replace(CONFIG, max_steps=6, batch_seconds=100.0, augment_views=views)
+    levels = heard(build_trainer(toy_bundle, config, augment=louder), TrainingData(examples, []))
+    plain = float(abs(examples[0].wave).max())
+    assert [level / plain for level in levels] == pytest.approx([1 + 0.1 * epoch for epoch in epochs], rel=1e-5)
+
+
+def test_each_view_is_encoded_once(
+    toy_bundle: Bundle, clips: list[Clip], open_cache: Callable[[Bundle], EncoderCache]
+) -> None:
+    made: list[tuple[int, str]] = []
+
+    def louder(wave: Wave, epoch: int, utterance_id: str) -> Wave:
+        made.append((epoch, utterance_id))
+        return (wave * (1 + 0.1 * epoch)).astype(np.float32)
+
+    config = replace(CONFIG, max_steps=12, eval_interval=12, batch_seconds=100.0, augment_views=2)
+    cache = open_cache(toy_bundle)
+    trainer = build_trainer(
+        toy_bundle, config, adapter=replace(ADAPTER, targets="decoder"), cache=cache, augment=louder
+    )
+    train(trainer, TrainingData(examples_of(toy_bundle, clips), []))
+    assert len(cache.store) == 2 * len(clips)
+    assert {epoch for epoch, _ in made} == {0, 1}
+    assert len(made) <= (2 + BATCHES_AHEAD) * len(clips)
+
+
+def test_audio_that_cannot_be_read_in_training_stops_with_its_name(toy_bundle: Bundle, clips: list[Clip]) -> None:
+    def refuse() -> Wave:
+        raise AudioError("train.jsonl:3: truncated")
+
+    examples = examples_of(toy_bundle, clips)
+    examples[2] = replace(examples[2], audio=LazyWave(refuse, examples[2].num_samples))
+    with pytest.raises(AudioError, match=r"train\.jsonl:3: truncated"):
+        train(build_trainer(toy_bundle), TrainingData(examples, []))

@@ -6,6 +6,9 @@ Training, evaluation, transcription and the voice app all call `prepare_wave`.
 import hashlib
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,39 @@ def decode_audio(data: bytes | Path, *, name: str) -> tuple[Wave, int]:
     Raises:
         AudioError: the bytes are not audio, are truncated, or are longer than the limit.
     """
+    with _opened(data, name) as file:
+        samples, rate = _read_mono(file), file.samplerate
+        # An MP3 header counts in frames of 1152 samples and may be out by one or two.
+        if len(samples) < min(file.frames - 2 * 1152, 0.95 * file.frames):
+            raise AudioError(f"{name}: truncated; {len(samples)} of {file.frames} samples are there. Replace it.")
+    _refuse_cut_wav(data, name)
+    return samples, rate
+
+
+@dataclass(frozen=True, slots=True)
+class AudioHeader:
+    """What a file says of itself; `is_exact` is False for MP3, whose header may be out by a frame or two."""
+
+    num_samples: int
+    rate_hz: int
+    is_exact: bool
+
+
+def read_header(path: Path, *, name: str) -> AudioHeader:
+    """Read a file's length and rate without decoding it.
+
+    Raises:
+        AudioError: as `decode_audio`, as far as it shows without decoding.
+    """
+    with _opened(path, name) as file:
+        header = AudioHeader(file.frames, file.samplerate, not file.format.startswith("MP"))
+    _refuse_cut_wav(path, name)
+    return header
+
+
+@contextmanager
+def _opened(data: bytes | Path, name: str) -> Iterator[soundfile.SoundFile]:
+    """Open audio whose header is sound and whose length is within the limits."""
     try:
         with soundfile.SoundFile(_Memory(data) if isinstance(data, bytes) else str(data)) as file:
             rate, seconds = file.samplerate, file.frames / file.samplerate
@@ -43,20 +79,19 @@ def decode_audio(data: bytes | Path, *, name: str) -> tuple[Wave, int]:
                     f"{name}: {seconds:.0f} s of audio in {file.channels} channel(s) at {rate} Hz; at most "
                     f"{MAX_DECODED_SECONDS:.0f} s at 48000 Hz are decoded. Cut it into utterances."
                 )
-            samples = _read_mono(file)
-            # An MP3 header counts in frames of 1152 samples and may be out by one or two.
-            if len(samples) < min(file.frames - 2 * 1152, 0.95 * file.frames):
-                raise AudioError(f"{name}: truncated; {len(samples)} of {file.frames} samples are there. Replace it.")
+            yield file
     except (soundfile.LibsndfileError, TypeError) as error:
         raise AudioError(
             f"{name}: cannot be decoded as audio ({error}). Expected WAV, FLAC, OGG or MP3; replace or remove it."
         ) from error
+
+
+def _refuse_cut_wav(data: bytes | Path, name: str) -> None:
     missing = _missing_wav_bytes(data)
     if missing:
         raise AudioError(
             f"{name}: truncated; the last {missing} bytes that its header announces are missing. Replace it."
         )
-    return samples, rate
 
 
 class _Memory(io.BytesIO):
@@ -110,6 +145,20 @@ def resample(samples: Wave, rate_hz: int) -> Wave:
     return np.asarray(soxr.resample(samples, rate_hz, SAMPLE_RATE_HZ, quality="VHQ"), dtype=np.float32)
 
 
+def check_prepared_length(num_samples: int, rate_hz: int, config: PreprocessConfig, *, name: str) -> int:
+    """Return how many samples `prepare_wave` makes of `num_samples` at `rate_hz`.
+
+    Raises:
+        AudioError: a rate below 1000 Hz, or audio shorter than `config.min_seconds`.
+    """
+    if rate_hz < 1000:
+        raise AudioError(f"{name}: sampling rate {rate_hz} Hz; expected at least 1000 Hz.")
+    seconds = num_samples / rate_hz
+    if seconds < config.min_seconds:
+        raise AudioError(f"{name}: {seconds:.3f} s of audio; expected at least {config.min_seconds} s. Remove it.")
+    return math.floor(num_samples * SAMPLE_RATE_HZ / rate_hz + 0.5)
+
+
 def prepare_wave(samples: Wave, rate_hz: int, config: PreprocessConfig, *, name: str) -> Wave:
     """Turn decoded samples into what the model hears: 16 kHz, at `config.target_rms`.
 
@@ -122,14 +171,10 @@ def prepare_wave(samples: Wave, rate_hz: int, config: PreprocessConfig, *, name:
     """
     if samples.ndim != 1:
         raise AudioError(f"{name}: audio of shape {samples.shape}; expected one channel, shape (samples,).")
-    if rate_hz < 1000:
-        raise AudioError(f"{name}: sampling rate {rate_hz} Hz; expected at least 1000 Hz.")
     bad = int(np.count_nonzero(~np.isfinite(samples)))
     if bad:
         raise AudioError(f"{name}: {bad} of {len(samples)} samples are NaN or infinite. Re-export or remove it.")
-    seconds = len(samples) / rate_hz
-    if seconds < config.min_seconds:
-        raise AudioError(f"{name}: {seconds:.3f} s of audio; expected at least {config.min_seconds} s. Remove it.")
+    check_prepared_length(len(samples), rate_hz, config, name=name)
     wave = resample(samples, rate_hz)
     rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
     if not math.isfinite(rms):

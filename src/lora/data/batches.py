@@ -27,6 +27,11 @@ def pad_waves(waves: Sequence[Wave]) -> "tuple[Tensor, Tensor]":
     return torch.from_numpy(audio), torch.tensor(lengths)
 
 
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    """Return the indices of `lengths`, the longest first, equal ones in their order."""
+    return sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+
+
 def length_batches(
     lengths: Sequence[int], *, batch_seconds: Seconds, batch_size: int | None = None
 ) -> Iterator[list[int]]:
@@ -37,10 +42,9 @@ def length_batches(
     Args:
         lengths: number of samples of each utterance at 16 kHz.
     """
-    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     budget = batch_seconds * SAMPLE_RATE_HZ
     batch: list[int] = []
-    for index in order:
+    for index in longest_first(lengths):
         longest = lengths[batch[0]] if batch else 0
         if batch and ((len(batch) + 1) * longest > budget or len(batch) == batch_size):
             yield batch

@@ -18,7 +18,7 @@ from lora.data.audio import decode_audio, prepare_wave
 from lora.data.audio_paths import AudioFolder
 from lora.data.manifest_rows import check_extra, check_fields, check_inline, parse_row
 from lora.errors import AudioError, ManifestError
-from lora.files import atomic_file, to_json
+from lora.files import atomic_file, sha256_bytes, to_json
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
 
 MAX_ROW_BYTES = 128 * 2**20
@@ -28,12 +28,49 @@ MAX_FAULTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class InlineAudio:
+    """An inline waveform that stays in its manifest's row until it is read.
+
+    Attributes:
+        start: first byte of the row, which has `num_bytes` and the hash `sha256`.
+        num_samples: of the waveform; its length.
+    """
+
+    manifest: Path
+    start: int
+    num_bytes: int
+    num_samples: int
+    sha256: str
+    place: str
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def read(self) -> Wave:
+        """Return the samples.
+
+        Raises:
+            ManifestError: the manifest was changed since it was read.
+        """
+        with self.manifest.open("rb") as file:
+            file.seek(self.start)
+            raw = file.read(self.num_bytes)
+        if sha256_bytes(raw) != self.sha256:
+            raise ManifestError(f"{self.place}: the manifest was changed while it was in use. Start the run again.")
+        problems: list[str] = []
+        row = parse_row(raw, self.place, problems)
+        samples = None if row is None else check_inline(row["audio"], self.place, problems)
+        assert samples is not None, problems  # the same bytes were read before
+        return samples
+
+
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One row of a manifest.
 
     Attributes:
         id: unique in its manifest; `<manifest stem>:<line>` where the row has none.
-        audio: an existing regular file, or an inline waveform of shape (samples,).
+        audio: an existing regular file, or an inline waveform of shape (samples,), in memory or in its row.
         sampling_rate: of the inline waveform, in Hz; `None` for a file, whose header says it.
         extra: the row's other keys.
         place: `file:line`, for messages.
@@ -41,11 +78,28 @@ class Utterance:
 
     id: str
     text: str
-    audio: Path | Wave
+    audio: Path | Wave | InlineAudio
     speaker_id: int | str | None = None
     sampling_rate: int | None = None
     extra: JsonObject = field(default_factory=dict)
     place: str = ""
+
+    @property
+    def file_name(self) -> str:
+        """What a message calls the audio file."""
+        assert isinstance(self.audio, Path)
+        return f"{self.place}: {self.audio.name}" if self.place else str(self.audio)
+
+    def decode(self) -> tuple[Wave, int]:
+        """Return the samples as they are, and their sampling rate in Hz.
+
+        Raises:
+            AudioError: the file cannot be decoded; the message starts with `place`.
+        """
+        if isinstance(self.audio, Path):
+            return decode_audio(self.audio, name=self.file_name)
+        samples = self.audio.read() if isinstance(self.audio, InlineAudio) else self.audio
+        return samples, self.sampling_rate or SAMPLE_RATE_HZ
 
     def load(self, config: PreprocessConfig) -> Wave:
         """Return the prepared waveform.
@@ -53,10 +107,7 @@ class Utterance:
         Raises:
             AudioError: the audio cannot be used; the message starts with `place`.
         """
-        if isinstance(self.audio, Path):
-            samples, rate = decode_audio(self.audio, name=f"{self.place}: {self.audio.name}")
-        else:
-            samples, rate = self.audio, self.sampling_rate or SAMPLE_RATE_HZ
+        samples, rate = self.decode()
         return prepare_wave(samples, rate, config, name=self.place or self.id)
 
 
@@ -72,17 +123,20 @@ class Manifest:
         return len(self.utterances)
 
 
-def read_manifest(path: Path, *, allow_outside: bool = False) -> Manifest:
+def read_manifest(path: Path, *, allow_outside: bool = False, stream_inline: bool = False) -> Manifest:
     """Read a manifest strictly.
 
     Audio paths must stay under the manifest's folder (no `..`, no absolute path, no link out, regular
-    files only) unless `allow_outside`. Audio is not decoded here. Inline waveforms are all held in
-    memory; `iter_manifest` holds one.
+    files only) unless `allow_outside`. Audio is not decoded here.
+
+    Args:
+        stream_inline: check inline waveforms and leave them in their rows as `InlineAudio`; otherwise all
+            are held in memory.
 
     Raises:
         ManifestError: every fault of the file at once, each with its line.
     """
-    reader = ManifestReader(path, allow_outside=allow_outside)
+    reader = ManifestReader(path, allow_outside=allow_outside, stream_inline=stream_inline)
     utterances = tuple(reader)
     return Manifest(path, reader.sha256, utterances)
 
@@ -102,8 +156,10 @@ def iter_manifest(path: Path, *, allow_outside: bool = False) -> Iterator[Uttera
 class ManifestReader:
     """Iterates over a manifest's utterances once; `sha256` of the file's bytes is known afterwards."""
 
-    def __init__(self, path: Path, *, allow_outside: bool = False) -> None:
+    def __init__(self, path: Path, *, allow_outside: bool = False, stream_inline: bool = False) -> None:
         self.path = path
+        self._stream_inline = stream_inline
+        self._start = 0
         self.sha256 = ""
         self._folder = AudioFolder(path.parent, allow_outside=allow_outside)
         self._problems: list[str] = []
@@ -141,6 +197,7 @@ class ManifestReader:
                 elif len(self._problems) >= MAX_FAULTS:
                     self._problems.append(f"{self.path}:{number}: reading stops after {MAX_FAULTS} faults.")
                     return
+                self._start += len(raw)
         self.sha256 = digest.hexdigest()
 
     def read_row(self, raw: bytes, number: int) -> tuple[Utterance | None, list[str]]:
@@ -157,7 +214,7 @@ class ManifestReader:
         if row is None:
             return None
         found = len(self._problems)
-        audio = self._check_audio(row.get("audio"), place)
+        audio: Path | Wave | InlineAudio | None = self._check_audio(row.get("audio"), place)
         check_fields(row, place, self._problems)
         extra = check_extra(row, place, self._problems)
         identifier = row.get("id", f"{self.path.stem}:{number}")
@@ -170,6 +227,8 @@ class ManifestReader:
             return None
         self._lines_by_id[identifier] = number
         rate = row.get("sampling_rate") if not isinstance(audio, Path) else None
+        if self._stream_inline and not isinstance(audio, Path):
+            audio = InlineAudio(self.path, self._start, len(raw), len(audio), sha256_bytes(raw), place)
         return Utterance(identifier, row["text"], audio, row.get("speaker_id"), rate, extra, place)
 
     def _check_audio(self, audio: Any, place: str) -> Path | Wave | None:
@@ -203,8 +262,8 @@ def _to_row(utterance: Utterance, root: Path, resolved_root: Path) -> JsonObject
                 f"{utterance.audio}: outside {root}; a manifest's audio lies under its folder."
             ) from error
     else:
-        row["audio"] = np.asarray(utterance.audio, dtype=np.float64).tolist()
-        row["sampling_rate"] = utterance.sampling_rate or SAMPLE_RATE_HZ
+        samples, row["sampling_rate"] = utterance.decode()
+        row["audio"] = np.asarray(samples, dtype=np.float64).tolist()
     row["text"] = utterance.text
     if utterance.speaker_id is not None:
         row["speaker_id"] = utterance.speaker_id

@@ -11,8 +11,9 @@ import transformers
 
 from lora import processes
 from lora.config import PreprocessConfig
-from lora.data.audio import wave_sha256
 from lora.data.manifest import Manifest
+from lora.data.wave_store import WaveStore
+from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
 from lora.errors import CheckFailed, InputError
 from lora.evaluation.breakdown import PairedUtterance
@@ -21,7 +22,7 @@ from lora.files import read_json, to_json, write_json
 from lora.model.text import build_token_batch
 from lora.training.examples import Example, build_examples
 from lora.training.objective import aligned_objective
-from lora.units import JsonObject, seconds_of
+from lora.units import JsonObject, Wave, seconds_of
 
 PRIMARY_STYLE: TextStyle = "light"
 SCORE_VERSION = 1
@@ -42,7 +43,7 @@ class EvaluationSet:
     @property
     def seconds(self) -> float:
         """Total duration."""
-        return sum(seconds_of(len(example.wave)) for example in self.examples)
+        return sum(example.seconds for example in self.examples)
 
     @property
     def speakers(self) -> list[int | str | None]:
@@ -111,16 +112,22 @@ class SetScore:
         return sum(not row.ended for row in self.utterances)
 
 
-def load_evaluation_set(name: str, manifest: Manifest, recognizer: Recognizer) -> EvaluationSet:
-    """Load an evaluation manifest's audio and texts.
+def load_evaluation_set(
+    name: str, manifest: Manifest, recognizer: Recognizer, waves: WaveStore | None = None
+) -> EvaluationSet:
+    """Check an evaluation manifest's audio and texts; the audio is read again when it is scored.
+
+    Args:
+        waves: gives the audio; one of its own unless given.
 
     Raises:
         ManifestError: every clip or text that cannot be scored, at once.
     """
-    examples = tuple(build_examples(recognizer.bundle, manifest.utterances, recognizer.preprocess))
+    waves = waves or WaveStore(recognizer.preprocess)
+    examples = tuple(build_examples(recognizer.bundle, manifest.utterances, waves))
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(f"{example.id}\n{example.text}\n{wave_sha256(example.wave)}\n".encode())
+        digest.update(f"{example.id}\n{example.text}\n{example.audio_sha256}\n".encode())
     return EvaluationSet(name, manifest, examples, digest.hexdigest())
 
 
@@ -134,14 +141,16 @@ def score_set(recognizer: Recognizer, evaluation_set: EvaluationSet, advance: Ad
     """
     examples = evaluation_set.examples
     # By length, so that the shares take equally long and have little padding in their batches.
-    share = processes.share_of(sorted(examples, key=lambda example: -len(example.wave)))
+    share = processes.share_of(sorted(examples, key=lambda example: -example.num_samples))
     scores: list[UtteranceScore] = []
-    lengths = [len(example.wave) for example in share]
-    for indices, batch in recognizer.map_batches(
-        lengths, lambda indices: _score_batch(recognizer, [share[index] for index in indices])
-    ):
-        scores += batch
-        advance(len(indices))
+    with WavesAhead([example.audio for example in share]) as waves:
+
+        def score(indices: list[int]) -> list[UtteranceScore]:
+            return _score_batch(recognizer, [share[index] for index in indices], [waves[index] for index in indices])
+
+        for indices, batch in recognizer.map_batches([example.num_samples for example in share], score):
+            scores += batch
+            advance(len(indices))
     gathered = processes.gather(scores)
     if len(share) < len(examples):
         advance(len(examples) - len(share))
@@ -166,10 +175,10 @@ def _in_order(evaluation_set: EvaluationSet, scores: Sequence[UtteranceScore]) -
 
 
 @torch.inference_mode()
-def _score_batch(recognizer: Recognizer, batch: Sequence[Example]) -> list[UtteranceScore]:
+def _score_batch(recognizer: Recognizer, batch: Sequence[Example], waves: Sequence[Wave]) -> list[UtteranceScore]:
     bundle = recognizer.bundle
-    encoded = recognizer.encode([example.wave for example in batch])
-    transcripts = recognizer.generate(encoded, [seconds_of(len(example.wave)) for example in batch])
+    encoded = recognizer.encode(waves)
+    transcripts = recognizer.generate(encoded, [seconds_of(len(wave)) for wave in waves])
     targets = build_token_batch(bundle, [example.token_ids for example in batch]).to(bundle.device)
     losses = aligned_objective(bundle.core, bundle.family, encoded, targets).tolist()
     return [
@@ -193,7 +202,7 @@ def pair_utterances(evaluation_set: EvaluationSet, before: SetScore, after: SetS
             reference=example.text,
             baseline=old.hypothesis,
             tuned=new.hypothesis,
-            seconds=seconds_of(len(example.wave)),
+            seconds=example.seconds,
             speaker_id=example.speaker_id,
             baseline_ended=old.ended,
             tuned_ended=new.ended,

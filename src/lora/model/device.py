@@ -29,13 +29,20 @@ def resolve_device(name: DeviceName) -> torch.device:
     return torch.device(name)
 
 
+def cpu_has_bf16() -> bool:
+    """Tell whether this CPU multiplies bf16 matrices itself."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+
+
 def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
     """Return the training precision on `device`.
 
-    `auto` is bf16 on CUDA GPUs that have it and fp32 elsewhere.
+    `auto` is bf16 on CUDA GPUs that have it and fp32 elsewhere: on a CPU bf16 gains where matrix products dominate,
+    which the small models and adapters of this project's usual runs do not reach (docs/performance.md).
 
     Raises:
-        DeviceError: fp16 on a CPU (80 times slower than fp32 there), or bf16 where the GPU lacks it.
+        DeviceError: fp16 on a CPU (80 times slower than fp32 there), or bf16 where the GPU or the CPU lacks it.
     """
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
@@ -43,6 +50,11 @@ def resolve_precision(precision: Precision, device: torch.device) -> Literal["fp
         raise DeviceError("--precision fp16 on a CPU is far slower than fp32. Use fp32 or bf16.")
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise DeviceError("--precision bf16: this GPU has no bf16. Use fp16 or fp32.")
+    if precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        raise DeviceError(
+            "--precision bf16: this CPU has no bf16 instructions (AVX512-BF16, AMX or Arm bf16), so it would be slower "
+            "than fp32. Use fp32."
+        )
     if precision == "bf16" and device.type == "mps":
         raise DeviceError("--precision bf16 is not offered on MPS. Use fp32 or fp16.")
     return precision

@@ -1,38 +1,125 @@
-"""Encoder states computed once, for runs whose adapter leaves the encoder alone (decision D7)."""
+"""Encoder states computed once, for runs whose adapter leaves the encoder alone (decision D7).
 
+The states of an utterance are those after the encoder's last layer: what the decoder reads. They are named by
+content, so every run on the same base, audio and format shares them.
+"""
+
+import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
-from lora.files import sha256_bytes
+from lora.config import PreprocessConfig, StateFormat
+from lora.files import to_json, write_json
 from lora.model.families import EncoderStates
-from lora.units import Wave
+from lora.model.feature_store import FeatureStore
+from lora.model.load import Bundle, weights_sha256
+from lora.units import JsonObject, Wave
+
+FEATURE_VERSION = 1
+DTYPES: dict[StateFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class EncoderCache:
-    """Keeps each utterance's encoder states in memory on the CPU, at its own length.
+    """Gives a batch's encoder states, each utterance's at its own length, from disk where they are known.
 
-    The key is the wave's content: ids are unique within one manifest only, and training mixes two.
+    What was just computed is read back as well, so a first run trains on the same numbers as a second.
 
     Args:
         encode: waves -> states of one batch, as `Recognizer.encode`.
+        root: holds one folder for each kind of states; shared between runs.
+        limit_bytes: see `FeatureStore`.
     """
 
-    def __init__(self, encode: Callable[[Sequence[Wave]], EncoderStates]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        encode: Callable[[Sequence[Wave]], EncoderStates],
+        root: Path,
+        *,
+        preprocess: PreprocessConfig,
+        state_format: StateFormat,
+        limit_bytes: int,
+    ) -> None:
         self._encode = encode
-        self._states: dict[str, Tensor] = {}
+        self._dtype = DTYPES[state_format]
+        self._device_type = bundle.device.type
+        self._width: int = bundle.core.model.encoder.config.hidden_size
+        kind = _describe_kind(bundle, preprocess, state_format)
+        folder = root / hashlib.sha256(to_json(kind, indent=None).encode()).hexdigest()[:24]
+        self.store = FeatureStore(folder, limit_bytes=limit_bytes)
+        if not (folder / "kind.json").exists():
+            write_json(folder / "kind.json", kind)
 
-    def encode(self, waves: Sequence[Wave]) -> EncoderStates:
-        """Return the batch's states on the CPU, computing those of waves not seen before."""
-        keys = [sha256_bytes(wave.tobytes()) for wave in waves]
-        missing = [row for row, key in enumerate(keys) if key not in self._states]
+    @property
+    def frame_bytes(self) -> int:
+        """Size of one stored frame."""
+        return self._width * self._dtype.itemsize
+
+    def has(self, wave_hash: str) -> bool:
+        """Tell whether the states of the wave with this `wave_sha256` are stored."""
+        return self.store.size_of(bytes.fromhex(wave_hash)) is not None
+
+    def close(self) -> None:
+        """Let the stored states go, so that other runs may evict them."""
+        self.store.close()
+
+    def encode(self, hashes: Sequence[str], load: Callable[[int], Wave]) -> EncoderStates:
+        """Return a batch's states in fp32 on the CPU, computing only those that are not stored.
+
+        They are computed in fp32 whatever the precision of training: once, and used in every epoch.
+
+        Args:
+            hashes: `wave_sha256` of each row.
+            load: row -> its wave; called for missing rows alone.
+        """
+        if not all(map(self.has, hashes)):
+            self.store.refresh()
+        missing = {wave_hash: row for row, wave_hash in enumerate(hashes) if not self.has(wave_hash)}
         if missing:
-            encoded = self._encode([waves[row] for row in missing])
-            for position, row in enumerate(missing):
-                kept = encoded.states[position, encoded.mask[position]]
-                self._states[keys[row]] = kept.detach().to("cpu", copy=True)
-        states = [self._states[key] for key in keys]
-        frames = torch.tensor([len(state) for state in states])
-        padded = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
-        return EncoderStates(padded, torch.arange(padded.shape[1]).unsqueeze(0) < frames.unsqueeze(1))
+            with torch.autocast(self._device_type, enabled=False):
+                encoded = self._encode([load(row) for row in missing.values()])
+            rows = zip(encoded.states, encoded.mask, strict=True)
+            kept = [states[mask].to("cpu", self._dtype).contiguous() for states, mask in rows]
+            self.store.add(
+                [(bytes.fromhex(name), _bytes_of(states)) for name, states in zip(missing, kept, strict=True)]
+            )
+        return self._read([bytes.fromhex(wave_hash) for wave_hash in hashes])
+
+    def _read(self, keys: Sequence[bytes]) -> EncoderStates:
+        frames = [(self.store.size_of(key) or 0) // self.frame_bytes for key in keys]
+        states = torch.zeros(len(keys), max(frames), self._width, dtype=self._dtype)
+        for row, key in enumerate(keys):
+            self.store.read_into(key, _bytes_of(states[row, : frames[row]]))
+        return EncoderStates(states.float(), torch.arange(max(frames)).unsqueeze(0) < torch.tensor(frames).unsqueeze(1))
+
+
+def _describe_kind(bundle: Bundle, preprocess: PreprocessConfig, state_format: StateFormat) -> JsonObject:
+    """Return all that states depend on beside the audio: what is below the cut, and what computed them."""
+    return {
+        "version": FEATURE_VERSION,
+        "family": bundle.family.name,
+        "encoder_sha256": weights_sha256(bundle.core.model.encoder),
+        "encoder_config": _plain(bundle.core.model.encoder.config.to_dict()),
+        "preprocess": asdict(preprocess),
+        "format": state_format,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": bundle.device.type,
+    }
+
+
+def _plain(config: dict[str, Any]) -> JsonObject:
+    """Drop what says where a configuration was loaded from."""
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def _bytes_of(states: Tensor) -> memoryview:
+    """Return the memory of a contiguous CPU tensor."""
+    values: Any = states.view(torch.uint8).numpy()
+    return memoryview(values).cast("B")

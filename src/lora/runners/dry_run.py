@@ -5,7 +5,10 @@ Nothing is written. The model of the probe is thrown away, so its steps change n
 
 import dataclasses
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -56,7 +59,12 @@ def estimate_experiment(config: ExperimentConfig) -> DryRun:
 def _estimate(config: ExperimentConfig) -> DryRun:
     if processes.is_main():
         output.check_output(config)
-    single = replace(config, seeds=None)
+    # What a run learns it keeps in its cache folder; a dry run keeps nothing.
+    with TemporaryDirectory(prefix="moonshine-lora-") as folder:
+        return _probe(config, replace(config, seeds=None, cache_dir=Path(folder)))
+
+
+def _probe(config: ExperimentConfig, single: ExperimentConfig) -> DryRun:
     manifests = inputs.read_manifests(single)
     run = inputs.open_run(single)
     data = inputs.load_data(run, manifests)
@@ -88,13 +96,14 @@ def _time_steps(run: inputs.Run, training: TrainingData) -> tuple[Seconds, float
     )
     few = stages.teach_replay(run, few)
     adaptation = start_adaptation(run.bundle, stages.adapter_of(config), seed=config.seed)
-    trainer = stages.build_trainer(run, adaptation)
+    trainer = stages.build_trainer(run, adaptation, few)
     trainer.teachers = few.teachers
-    batches = trainer.batches(few)
-    chosen = [next(batches) for _ in range(PROBE_STEPS)]
+    with closing(trainer.batches(few)) as batches:
+        chosen = [next(batches) for _ in range(PROBE_STEPS)]
     first, again = _time_pass(trainer, chosen), _time_pass(trainer, chosen)
     if trainer.encoder_cache is None:
         return again / PROBE_STEPS, 0.0
+    trainer.encoder_cache.close()
     heard = total_seconds([example for batch in chosen for part in batch for example in part])
     return again / PROBE_STEPS, max(first - again, 0.0) / heard
 

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from accelerate.utils import set_seed
 
-from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig
-from lora.data.audio import wave_sha256
+from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig, StateFormat
 from lora.data.leakage import LEAK_KINDS, LeakRow, find_leaks
 from lora.data.manifest import Manifest, Utterance, read_manifest
 from lora.data.splits import split_train_validation
+from lora.data.wave_store import WaveStore
+from lora.data.waves import LazyWave
 from lora.decoding import Recognizer
 from lora.errors import ConfigError, ManifestError
 from lora.evaluation.score import EvaluationSet, load_evaluation_set
 from lora.model.device import resolve_device, resolve_precision
 from lora.model.load import Bundle, load_bundle
-from lora.runners.progress import console
+from lora.runners.progress import console, progress_bar
 from lora.training.examples import Example, build_examples
 from lora.training.loop import TrainingData
 from lora.units import JsonObject
@@ -29,18 +30,15 @@ RESERVED_SET_NAMES = ("domain", "domain_dev", "guardrail_dev")
 
 @dataclass(frozen=True)
 class Run:
-    """What every stage shares; `started` is on the monotonic clock."""
+    """What every stage shares; `started` is on the monotonic clock, `cache_dir` is shared between runs."""
 
     config: ExperimentConfig
     bundle: Bundle
     recognizer: Recognizer
-    precision: str
+    waves: WaveStore
+    precision: StateFormat
     started: float
-
-    @property
-    def cache_dir(self) -> Path:
-        """Where baselines are kept between runs."""
-        return self.config.cache_dir or self.config.output_dir.parent / ".cache"
+    cache_dir: Path
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def read_manifests(config: ExperimentConfig) -> Manifests:
     # One file may have two parts; its faults are told once.
     for path in dict.fromkeys(path for path in (*paths.values(), *config.guardrail_manifest) if path is not None):
         with _collected(problems):
-            read[path] = read_manifest(path, allow_outside=config.allow_outside_audio)
+            read[path] = read_manifest(path, allow_outside=config.allow_outside_audio, stream_inline=True)
     if problems:
         raise ManifestError(f"{len(problems)} fault(s) in the manifests", problems)
     guardrails = {name: read[path] for name, path in zip(names, config.guardrail_manifest, strict=True)}
@@ -144,7 +142,14 @@ def open_run(config: ExperimentConfig) -> Run:
         batch_seconds=config.eval_batch_seconds,
     )
     console.print(f"base model {config.model_id} ({bundle.family.name}, {bundle.sha256[:12]}) on {device}, {precision}")
-    return Run(config, bundle, recognizer, precision, started)
+    cache_dir = config.cache_dir or config.output_dir.parent / ".cache"
+    waves = WaveStore(
+        recognizer.preprocess,
+        memory_bytes=int(config.wave_cache_gib * 2**30),
+        facts=cache_dir,
+        progress=progress_bar,
+    )
+    return Run(config, bundle, recognizer, waves, precision, started, cache_dir)
 
 
 def load_data(run: Run, manifests: Manifests) -> RunData:
@@ -179,6 +184,7 @@ def load_data(run: Run, manifests: Manifests) -> RunData:
         guardrail_dev=loaded.sets.get("guardrail_dev"),
     )
     data.leakage.update(_check_leaks(run, data))
+    run.waves.flush()
     for name, text in splits.items():
         console.print(f"{name}: {text}")
     return data
@@ -195,7 +201,7 @@ def _load_sets(run: Run, manifests: dict[str, Manifest | None]) -> _Loaded:
     for name, manifest in manifests.items():
         if manifest is not None:
             with _collected(loaded.problems):
-                loaded.sets[name] = load_evaluation_set(name, manifest, run.recognizer)
+                loaded.sets[name] = load_evaluation_set(name, manifest, run.recognizer, run.waves)
     return loaded
 
 
@@ -218,7 +224,7 @@ def _load_training(
     for path, rows in ((run.config.dataset_path, train_rows), (run.config.replay_manifest, replay_rows)):
         parts.append([])
         with _collected(problems):
-            parts[-1] = build_examples(run.bundle, rows, run.recognizer.preprocess, max_seconds=limit)
+            parts[-1] = build_examples(run.bundle, rows, run.waves, max_seconds=limit, decode_all=False)
             left_out += len(rows) - len(parts[-1])
             if rows and not parts[-1]:
                 problems.append(f"{path}: no training clip of at most {limit:g} s. Raise --max-seconds.")
@@ -236,6 +242,7 @@ def _check_leaks(run: Run, data: RunData) -> JsonObject:
     seen = [*data.training.domain, *data.training.replay]
     for development in data.development:
         seen += development.examples
+    _read_possible_copies(run, seen, [example for one in data.reported for example in one.examples])
     train = [_leak_row(example) for example in seen]
     counts: JsonObject = {}
     problems: list[str] = []
@@ -256,9 +263,23 @@ def _check_leaks(run: Run, data: RunData) -> JsonObject:
     return counts
 
 
+def _read_possible_copies(run: Run, seen: Sequence[Example], reported: Sequence[Example]) -> None:
+    """Decode the training clips that are as long as a reported one: of no others can the audio be the same."""
+    lengths = {example.num_samples for example in reported}
+    waves = [example.audio for example in seen if isinstance(example.audio, LazyWave)]
+    possible = [wave for wave in waves if not wave.is_exact or wave.num_samples in lengths]
+    problems = [fault.message for fault in run.waves.decode(possible, "comparing audio") if fault is not None]
+    if problems:
+        raise ManifestError(f"{len(problems)} training clip(s) cannot be used", problems)
+
+
 def _leak_row(example: Example) -> LeakRow:
     # An id that the reader made of file name and line says nothing about the clip.
     made = re.fullmatch(r".+:[0-9]+", example.id) is not None
     return LeakRow(
-        None if made else example.id, wave_sha256(example.wave), example.speaker_id, example.text, shown_id=example.id
+        None if made else example.id,
+        example.audio.known_sha256 if isinstance(example.audio, LazyWave) else example.audio_sha256,
+        example.speaker_id,
+        example.text,
+        shown_id=example.id,
     )

@@ -24,7 +24,7 @@ from lora.runners.provenance import command_of, config_values, git_commit, packa
 from lora.runners.stages import Training, Tuned
 from lora.training.alignment import AlignmentCheck
 from lora.training.examples import Example
-from lora.units import JsonObject, seconds_of
+from lora.units import JsonObject
 
 Speakers = Sequence[int | str | None]
 
@@ -150,7 +150,7 @@ def _manifest_row(manifest: Manifest, examples: Sequence[Example]) -> JsonObject
 
 
 def _seconds(examples: Sequence[Example]) -> float:
-    return round(sum(seconds_of(len(example.wave)) for example in examples), 3)
+    return round(sum(example.seconds for example in examples), 3)
 
 
 def write_results(
@@ -166,7 +166,7 @@ def write_results(
                     "id": example.id,
                     "set": evaluation_set.name,
                     "speaker_id": example.speaker_id,
-                    "seconds": seconds_of(len(example.wave)),
+                    "seconds": example.seconds,
                     "reference": example.text,
                     "baseline": old.hypothesis,
                     "tuned": new.hypothesis,

@@ -15,7 +15,7 @@ import torch
 from lora.evaluation.score import SetScore, score_set
 from lora.runners.inputs import Run, RunData
 from lora.training.examples import Example
-from lora.units import Seconds, seconds_of
+from lora.units import Seconds
 
 PROBE_STEPS = 3
 PROBE_EVALUATION_SECONDS: Seconds = 20.0
@@ -129,13 +129,13 @@ def take_seconds(examples: Sequence[Example], seconds: Seconds, *, seed: int) ->
         if have >= seconds:
             break
         taken.append(example)
-        have += seconds_of(len(example.wave))
+        have += example.seconds
     return taken
 
 
 def total_seconds(examples: Sequence[Example]) -> Seconds:
     """Return the duration of all examples together."""
-    return sum(seconds_of(len(example.wave)) for example in examples)
+    return sum(example.seconds for example in examples)
 
 
 def peak_mb(device: torch.device) -> float:

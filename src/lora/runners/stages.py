@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,9 +31,9 @@ from lora.model.adapters import (
     strength_of,
     trainable_parameters,
 )
-from lora.model.feature_cache import EncoderCache
 from lora.model.load import load_bundle
 from lora.model.methods import Adaptation, start_adaptation
+from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
 from lora.runners.pace import FirstSteps
 from lora.runners.progress import console, progress_bar
@@ -116,7 +116,7 @@ def train(
     training_data = teach_replay(run, data.training)
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
-    trainer = build_trainer(run, adaptation)
+    trainer = build_trainer(run, adaptation, training_data)
     pace = FirstSteps(run, data, console.print)
     history: list[JsonObject] = []
     started = time.monotonic()
@@ -137,7 +137,8 @@ def train(
                 on_evaluation(step, evaluation.score[0])
             return evaluation
 
-        result = trainer.train(training_data, evaluate, record)
+        with closing(cache) if cache is not None else nullcontext():
+            result = trainer.train(training_data, evaluate, record)
     seconds = time.monotonic() - started
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)
@@ -155,15 +156,13 @@ def train(
     return Training(result, seconds, described, curve)
 
 
-def build_trainer(run: Run, adaptation: Adaptation) -> Trainer:
-    """Make the trainer of a run's configuration."""
+def build_trainer(run: Run, adaptation: Adaptation, training_data: TrainingData) -> Trainer:
+    """Make the trainer of a run's configuration, with the cache of encoder states where it can have one."""
     config, accelerator = run.config, _build_accelerator(run)
     if processes.count() > 1:  # the adapter is the same on all; dropout is not, their clips are others
         set_seed(config.seed, device_specific=True)
     augment = _build_augment(run)
-    # Augmented audio is new in every epoch, so its states are too.
-    keeps_states = not adaptation.adapts_encoder and augment is None
-    cache = EncoderCache(run.recognizer.encode) if keeps_states else None
+    cache = open_encoder_cache(run, adaptation, training_data)
     settings = TrainingConfig(**{name: getattr(config, name) for name in TrainingConfig.__dataclass_fields__})
     return Trainer(adaptation, OBJECTIVES[config.objective], settings, accelerator, cache, augment)
 

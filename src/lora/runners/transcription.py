@@ -12,6 +12,7 @@ from lora.units import JsonObject
 
 if TYPE_CHECKING:
     from lora.data.manifest import Manifest
+    from lora.data.waves import LazyWave
     from lora.decoding import Recognizer
     from lora.model.load import Bundle
 
@@ -80,7 +81,9 @@ def _transcribe(config: TranscriptionConfig) -> JsonObject:
     # Before the model: a wrong path should not have to wait for a download.
     paths = _audio_paths(config)
     manifest = (
-        None if config.manifest is None else read_manifest(config.manifest, allow_outside=config.allow_outside_audio)
+        None
+        if config.manifest is None
+        else read_manifest(config.manifest, allow_outside=config.allow_outside_audio, stream_inline=True)
     )
     bundle = load_bundle(config.model_id, resolve_device(config.device), processor_dir=config.processor_dir)
     recognizer, adapter = _build_recognizer(config, bundle)
@@ -143,19 +146,11 @@ def _scored_texts(recognizer: "Recognizer", manifest: "Manifest") -> JsonObject:
 
 
 def _plain_texts(recognizer: "Recognizer", paths: list[Path]) -> JsonObject:
-    from lora.data.audio import read_wave
     from lora.runners.progress import progress_bar
     from lora.units import seconds_of
 
-    waves, problems = [], []
-    for path in paths:
-        try:
-            waves.append(read_wave(path, recognizer.preprocess))
-        except InputError as error:
-            problems.append(error.message)
-    if problems:
-        raise InputError(f"{len(problems)} of {len(paths)} audio files cannot be used", problems)
-    own = processes.share_of(sorted(range(len(waves)), key=lambda index: -len(waves[index])))
+    waves = _check_files(recognizer, paths)
+    own = processes.share_of(sorted(range(len(waves)), key=lambda index: -waves[index].num_samples))
     results: dict[int, JsonObject] = {}
     with progress_bar("transcribing", len(own)) as report:
         for places, transcripts in recognizer.stream([waves[index] for index in own]):
@@ -163,7 +158,7 @@ def _plain_texts(recognizer: "Recognizer", paths: list[Path]) -> JsonObject:
                 results[index] = {
                     "id": str(paths[index]),
                     "text": transcript.text,
-                    "seconds": seconds_of(len(waves[index])),
+                    "seconds": seconds_of(waves[index].num_samples),
                     "ended": transcript.ended,
                 }
             report(len(places))
@@ -171,6 +166,24 @@ def _plain_texts(recognizer: "Recognizer", paths: list[Path]) -> JsonObject:
         results |= part
     rows = [results[index] for index in range(len(paths))]
     return {"samples": len(rows), "wer": None, "cer": None, "utterances": rows}
+
+
+def _check_files(recognizer: "Recognizer", paths: list[Path]) -> "list[LazyWave]":
+    """Return the files' waves: decoded where all fit into memory; of more, the headers are checked."""
+    from lora.data.manifest import Utterance
+    from lora.data.wave_store import WaveStore
+    from lora.data.waves import LazyWave
+    from lora.runners.progress import progress_bar
+
+    store = WaveStore(recognizer.preprocess, progress=progress_bar)
+    measured = store.measure([Utterance(str(path), "", path) for path in paths])
+    waves = [one for one in measured if isinstance(one, LazyWave)]
+    problems = [one.message for one in measured if not isinstance(one, LazyWave)]
+    if store.fits(waves):
+        problems += [fault.message for fault in store.decode(waves, "reading audio") if fault is not None]
+    if problems:
+        raise InputError(f"{len(problems)} of {len(paths)} audio files cannot be used", problems)
+    return waves
 
 
 def _audio_paths(config: TranscriptionConfig) -> list[Path]:

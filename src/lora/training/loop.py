@@ -7,9 +7,10 @@ kept.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from lora import processes
 from lora.data.batches import epoch_batches, pad_waves
+from lora.data.waves import LazyWave, work_ahead
 from lora.errors import CheckFailed
 from lora.model.adapters import restore_state_, trainable_state
 from lora.model.families import EncoderStates
@@ -57,6 +59,7 @@ class TrainingConfig:
     warmup_ratio: float
     weight_decay: float
     batch_seconds: Seconds
+    augment_views: int
     replay_ratio: float
     gradient_accumulation: int
     gradient_checkpointing: bool
@@ -118,8 +121,9 @@ class Trainer:
 
     Args:
         accelerator: decides precision and scaling; its device is the bundle's.
-        encoder_cache: given when the adapter leaves the encoder alone; then it is never run again.
-        augment: changes a training wave by epoch and utterance id; not given together with a cache.
+        encoder_cache: given when the adapter leaves the encoder alone; then it runs once for each wave.
+        augment: changes a training wave by epoch and utterance id; the epoch counts modulo `augment_views` unless
+            that is 0.
     """
 
     def __init__(
@@ -193,8 +197,8 @@ class Trainer:
         restore_state_(self.model, best_state)
         return result
 
-    def batches(self, data: TrainingData) -> Iterator[tuple[list[Example], list[Example]]]:
-        """Yield each step's batch of the domain and of replay, without end."""
+    def batches(self, data: TrainingData) -> Generator[tuple[list[Example], list[Example]]]:
+        """Yield each step's batch of the domain and of replay, without end; closing it stops the reading ahead."""
         config = self.config
         replay_ratio = config.replay_ratio if data.replay else 0.0
         domain = self._endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
@@ -205,19 +209,51 @@ class Trainer:
             yield batch, next(replay, [])
 
     def _endless(self, examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
-        """Yield batches epoch after epoch, each utterance changed by the augmentation of its epoch."""
-        lengths = [len(example.wave) for example in examples]
-        epoch = 0
-        while examples:
-            for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
-                own = set(processes.share_of(batch))  # of the other processes' utterances only the tokens count
-                yield [self._augmented(examples[i], epoch) if i in own else examples[i] for i in batch]
-            epoch += 1
+        """Yield batches epoch after epoch, their audio read and augmented by threads ahead of the steps."""
+        views: dict[tuple[int, int], LazyWave] = {}
+        lengths = [example.num_samples for example in examples]
 
-    def _augmented(self, example: Example, epoch: int) -> Example:
-        if self.augment is None:
+        def batches() -> Iterator[list[Callable[[], Example]]]:
+            epoch = 0
+            while examples:
+                for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
+                    own = set(processes.share_of(batch))  # of the other processes' utterances only the tokens count
+                    yield [
+                        partial(self._fetched, self._in_epoch(examples, i, epoch, views))
+                        if i in own
+                        else partial(_unread, examples[i])
+                        for i in batch
+                    ]
+                epoch += 1
+
+        with closing(work_ahead(batches())) as fetched:
+            yield from fetched
+
+    def _in_epoch(
+        self, examples: Sequence[Example], index: int, epoch: int, views: dict[tuple[int, int], LazyWave]
+    ) -> Example:
+        """Return the example as `epoch` hears it; views that come again are kept, for their content hash."""
+        example, augment = examples[index], self.augment
+        if augment is None:
             return example
-        return replace(example, wave=self.augment(example.wave, epoch, example.id))
+        limit = self.config.augment_views
+        view = epoch % limit if limit else epoch
+        lazy = views.get((index, view))
+        if lazy is None:
+            lazy = LazyWave(lambda: augment(example.wave, view, example.id), example.num_samples)
+            if limit:
+                views[index, view] = lazy
+        return replace(example, audio=lazy)
+
+    def _fetched(self, example: Example) -> Example:
+        """Return the example with its wave in memory, or as it is where its encoder states are stored."""
+        audio = example.audio
+        if not isinstance(audio, LazyWave):
+            return example
+        cache = self.encoder_cache
+        if cache is not None and audio.known_sha256 is not None and cache.has(audio.known_sha256):
+            return example
+        return replace(example, audio=audio.held())
 
     def _evaluate(
         self,
@@ -310,10 +346,14 @@ class Trainer:
         return positions.sum_rows((1 - weight) * entropy + weight * divergence)
 
     def _encode(self, examples: list[Example]) -> EncoderStates:
-        waves = [example.wave for example in examples]
         if self.encoder_cache is not None:
-            encoded = self.encoder_cache.encode(waves)
+            hashes = [example.audio_sha256 for example in examples]
+            encoded = self.encoder_cache.encode(hashes, lambda row: examples[row].wave)
             return EncoderStates(encoded.states.to(self.bundle.device), encoded.mask.to(self.bundle.device))
-        audio, num_samples = pad_waves(waves)
+        audio, num_samples = pad_waves([example.wave for example in examples])
         device = self.bundle.device
         return self.bundle.family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
+
+
+def _unread(example: Example) -> Example:
+    return example

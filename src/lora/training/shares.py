@@ -16,7 +16,7 @@ from lora.errors import SetupError
 from lora.files import sha256_bytes
 from lora.memory import REMEDIES, attempt, random_state, restore_random_state
 from lora.training.examples import Example
-from lora.units import Seconds, seconds_of
+from lora.units import Seconds
 
 Parts = Mapping[str, Sequence[Example]]
 """The examples of a step by kind: domain, replay."""
@@ -62,14 +62,14 @@ def compute_share(
     while (losses := attempt(lambda: _accumulate(parts, pieces, backward), device)) is None:  # noqa: B023
         optimizer.zero_grad(set_to_none=True)
         if pieces >= max(map(len, parts.values())):
-            longest = max((item for part in parts.values() for item in part), key=lambda item: len(item.wave))
+            longest = max((item for part in parts.values() for item in part), key=lambda item: item.num_samples)
             raise SetupError(
                 f"step {step}: one utterance at a time does not fit into the memory of {device}; the longest is "
-                f"{longest.id}, {seconds_of(len(longest.wave)):.1f} s. To go on, {REMEDIES}."
+                f"{longest.id}, {longest.seconds:.1f} s. To go on, {REMEDIES}."
             )
         pieces *= 2
         restore_random_state(device, state)
-    seconds = sum(seconds_of(len(example.wave)) for part in parts.values() for example in part)
+    seconds = sum(example.seconds for part in parts.values() for example in part)
     return StepShare(losses, seconds, pieces, pieces > num_pieces)
 
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
 from lora.model.text import build_token_batch
 from lora.training.examples import Example
 from lora.training.objective import score_positions
-from lora.units import seconds_of
+from lora.units import Wave, seconds_of
 
 TOP = 64
 
@@ -47,22 +48,27 @@ def teach(
     """
     taught: dict[str, Example] = {}
     outputs: dict[str, TeacherOutput] = {}
-    lengths = [len(example.wave) for example in examples]
-    for indices, batch in recognizer.map_batches(
-        lengths, lambda indices: _teach_batch(recognizer, [examples[index] for index in indices], own_texts)
-    ):
-        for example, output in batch:
-            taught[example.id], outputs[example.id] = example, output
-        advance(len(indices))
+    with WavesAhead([example.audio for example in examples]) as waves:
+
+        def teach_batch(indices: list[int]) -> list[tuple[Example, TeacherOutput]]:
+            batch = [examples[index] for index in indices]
+            return _teach_batch(recognizer, batch, [waves[index] for index in indices], own_texts)
+
+        for indices, batch in recognizer.map_batches([example.num_samples for example in examples], teach_batch):
+            for example, output in batch:
+                taught[example.id], outputs[example.id] = example, output
+            advance(len(indices))
     return [taught[example.id] for example in examples], outputs
 
 
 @torch.no_grad()
-def _teach_batch(recognizer: Recognizer, batch: list[Example], own_texts: bool) -> list[tuple[Example, TeacherOutput]]:
+def _teach_batch(
+    recognizer: Recognizer, batch: list[Example], waves: Sequence[Wave], own_texts: bool
+) -> list[tuple[Example, TeacherOutput]]:
     bundle = recognizer.bundle
-    encoded = recognizer.encode([example.wave for example in batch])
+    encoded = recognizer.encode(waves)
     if own_texts:
-        transcripts = recognizer.generate(encoded, [seconds_of(len(example.wave)) for example in batch])
+        transcripts = recognizer.generate(encoded, [seconds_of(len(wave)) for wave in waves])
         batch = [
             replace(example, token_ids=transcript.token_ids, text=transcript.text)
             for example, transcript in zip(batch, transcripts, strict=True)

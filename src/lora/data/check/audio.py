@@ -14,7 +14,7 @@ from lora.config import PreprocessConfig
 from lora.data.audio import MAX_DECODED_SECONDS, MAX_DECODED_VALUES, decode_audio
 from lora.data.manifest import Utterance
 from lora.errors import AudioError
-from lora.units import SAMPLE_RATE_HZ, Seconds, Wave
+from lora.units import Seconds, Wave
 
 MIN_RATE_HZ = 1000
 SILENCE_RMS = 1e-5
@@ -71,7 +71,7 @@ def inspect_audio(
         except _UndecodableError as error:
             return None, [error.fault]
     else:
-        samples, rate = utterance.audio, utterance.sampling_rate or SAMPLE_RATE_HZ
+        samples, rate = utterance.decode()
     faults += _check_duration_key(utterance.extra, len(samples) / rate)
     faults += check_samples(samples, rate, preprocess, max_seconds)
     facts = AudioFacts(len(samples) / rate, _active_seconds(samples, rate), rate, _content_sha256(samples))

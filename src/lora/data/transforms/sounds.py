@@ -9,7 +9,7 @@ import numpy as np
 from lora.data.audio import decode_audio, resample
 from lora.data.manifest import Utterance
 from lora.errors import ConfigError
-from lora.units import SAMPLE_RATE_HZ, Wave
+from lora.units import Wave
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 KEPT_IN_MEMORY = 64
@@ -22,10 +22,7 @@ def load_natural(utterance: Utterance) -> Wave:
     Raises:
         AudioError: the audio cannot be decoded.
     """
-    if isinstance(utterance.audio, Path):
-        samples, rate = decode_audio(utterance.audio, name=f"{utterance.place}: {utterance.audio.name}")
-    else:
-        samples, rate = utterance.audio, utterance.sampling_rate or SAMPLE_RATE_HZ
+    samples, rate = utterance.decode()
     return resample(samples, rate)
 
 

@@ -1,0 +1,69 @@
+"""Whether and where a run keeps encoder states, said before training starts."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from lora.errors import ConfigError
+from lora.model.feature_cache import EncoderCache
+from lora.model.methods import Adaptation
+from lora.runners.inputs import Run
+from lora.runners.progress import console
+from lora.training.examples import Example
+from lora.training.loop import TrainingData
+
+GIB = 2**30
+
+
+def open_encoder_cache(run: Run, adaptation: Adaptation, training: TrainingData) -> EncoderCache | None:
+    """Return the cache of encoder states, or `None` where the encoder has to run in every step; print which and why.
+
+    Raises:
+        ConfigError: the states of this run alone are more than `feature_cache_gib`.
+    """
+    reason = _why_not(run, adaptation)
+    if reason:
+        console.print(f"encoder states are not kept: {reason}")
+        return None
+    config = run.config
+    state_format = run.precision if config.feature_cache_dtype == "auto" else config.feature_cache_dtype
+    cache = EncoderCache(
+        run.bundle,
+        run.recognizer.encode,
+        run.cache_dir / "features",
+        preprocess=run.recognizer.preprocess,
+        state_format=state_format,
+        limit_bytes=int(config.feature_cache_gib * GIB),
+    )
+    views = config.augment_views if config.augment else 1
+    wanted = views * _num_frames(run, [*training.domain, *training.replay]) * cache.frame_bytes
+    if wanted > config.feature_cache_gib * GIB:
+        raise ConfigError(
+            f"the encoder states of {views} view(s) of the training audio are {wanted / GIB:.2f} GiB in "
+            f"{state_format}; --feature-cache-gib is {config.feature_cache_gib:g}. Raise it, choose "
+            "--feature-cache-dtype bf16 or fewer --augment-views, or set it to 0 to run the encoder in every step."
+        )
+    run.waves.release()  # a training clip is read at most once more: to be encoded
+    console.print(
+        f"encoder states are kept in {cache.store.folder}: {state_format}, {views} view(s), {wanted / GIB:.2f} GiB"
+    )
+    return cache
+
+
+def _why_not(run: Run, adaptation: Adaptation) -> str:
+    config = run.config
+    if adaptation.adapts_encoder:
+        return "the adapter changes the encoder"
+    if config.augment and not config.augment_views:
+        return "the augmentation is new in every epoch (see --augment-views)"
+    return "" if config.feature_cache_gib else "--feature-cache-gib is 0"
+
+
+def _num_frames(run: Run, examples: Sequence[Example]) -> int:
+    """Return the encoder frames of all examples, or of as many as the steps can reach."""
+    samples = torch.tensor([example.num_samples for example in examples])
+    frames = int(run.bundle.family.num_frames(samples).sum())
+    reached = run.config.max_steps * run.config.batch_seconds
+    total = sum(example.seconds for example in examples)
+    return math.ceil(frames * min(1.0, reached / total))

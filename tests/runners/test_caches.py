@@ -1,0 +1,107 @@
+"""What runs share: encoder states and what is known of audio; a second run gives the same without computing either."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lora.config import ExperimentConfig, PreprocessConfig
+from lora.data.manifest import Utterance
+from lora.decoding import Recognizer
+from lora.errors import ConfigError, ManifestError
+from lora.model.families import EncoderStates
+from lora.runners.experiment import run_experiment
+from lora.units import Wave
+
+
+@pytest.fixture
+def job(toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path: Path) -> ExperimentConfig:
+    """A decoder-only job of two steps; its manifests share no clip."""
+    counts = {"train": 12, "domain": 4, "guardrail": 4, "dev": 4}
+    paths = {
+        name: write_toy_manifest(tmp_path / f"{name}.jsonl", count=count, seed=seed)
+        for seed, (name, count) in enumerate(counts.items(), start=30)
+    }
+    return ExperimentConfig(
+        output_dir=tmp_path / "never",
+        model_id=str(toy_checkpoint),
+        dataset_path=paths["train"],
+        manifest_path=paths["domain"],
+        guardrail_manifest=[paths["guardrail"]],
+        validation_manifest=paths["dev"],
+        targets="decoder",
+        max_steps=2,
+        eval_interval=2,
+        batch_seconds=20.0,
+        rank=4,
+        device="cpu",
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
+def test_a_second_run_encodes_and_decodes_no_training_clip_and_has_the_same_losses(
+    job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(replace(job, output_dir=tmp_path / "first"))
+    assert "encoder states are kept in" in capsys.readouterr().err
+    encoded: list[int] = []
+    decoded: set[str] = set()
+    encode, load = Recognizer.encode, Utterance.load
+
+    def spy_load(self: Utterance, config: PreprocessConfig) -> Wave:
+        decoded.add(self.id)
+        return load(self, config)
+
+    def spy(self: Recognizer, waves: Sequence[Wave]) -> EncoderStates:
+        encoded.append(len(waves))
+        return encode(self, waves)
+
+    monkeypatch.setattr(Recognizer, "encode", spy)
+    monkeypatch.setattr(Utterance, "load", spy_load)
+    run_experiment(replace(job, output_dir=tmp_path / "second"))
+    assert losses(tmp_path / "first") == losses(tmp_path / "second")
+    # The tuned model's four domain, four guardrail and four development clips, and four of the efficacy check.
+    assert sum(encoded) == 4 + 4 + 4 + 4
+    # Of the twelve training clips only the eight of the alignment check, which no cache serves.
+    assert {name for name in decoded if name.startswith("toy-30-")} == {f"toy-30-{number}" for number in range(8)}
+
+
+def test_states_kept_or_not_the_losses_agree(job: ExperimentConfig, tmp_path: Path) -> None:
+    run_experiment(replace(job, output_dir=tmp_path / "kept"))
+    run_experiment(replace(job, output_dir=tmp_path / "not", feature_cache_gib=0.0))
+    assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "not"), rel=1e-5)
+
+
+def test_views_of_the_augmentation_are_kept_and_endless_ones_are_not(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = replace(job, augment=["noise:white:snr=10-20"], max_steps=1)
+    run_experiment(replace(changed, output_dir=tmp_path / "views", augment_views=2))
+    assert "2 view(s)" in capsys.readouterr().err
+    run_experiment(replace(changed, output_dir=tmp_path / "endless"))
+    assert "encoder states are not kept: the augmentation is new in every epoch" in capsys.readouterr().err
+
+
+def test_states_beyond_the_limit_stop_the_run_with_the_option(job: ExperimentConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--feature-cache-gib is 1e-05"):
+        run_experiment(replace(job, output_dir=tmp_path / "run", feature_cache_gib=1e-5))
+    assert not (tmp_path / "run").exists()
+
+
+def test_copies_are_found_in_a_training_set_that_is_not_decoded_before_the_start(
+    job: ExperimentConfig, write_toy_manifest: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Twelve training clips, of which the domain has a copy of one under another id."""
+    rows = [json.loads(line) for line in job.dataset_path.read_text().splitlines()]
+    copy = json.dumps(rows[5] | {"id": "a-copy"})
+    job.manifest_path.write_text(job.manifest_path.read_text() + copy + "\n")
+    with pytest.raises(ManifestError) as caught:
+        run_experiment(replace(job, output_dir=tmp_path / "run", wave_cache_gib=0.0))
+    assert caught.value.problems == (f"{job.manifest_path}: a-copy: the same audio is in training: {rows[5]['id']!r}",)
+    assert not (tmp_path / ".cache").exists()
