@@ -344,13 +344,13 @@ def test_a_run_on_stored_states_reads_no_audio(
 def heard(trainer: Trainer, data: TrainingData) -> list[float]:
     """Train with one step an epoch and return the augmented level of one clip in each."""
     levels: list[float] = []
-    step = trainer._step
+    step = trainer.step
 
     def spy(number: int, domain: list[Example], replay: list[Example]) -> JsonObject:
         levels.append(float(next(abs(row.wave).max() for row in domain if row.id == data.domain[0].id)))
         return step(number, domain, replay)
 
-    trainer._step = spy  # type: ignore[method-assign]
+    trainer.step = spy  # type: ignore[method-assign]
     train(trainer, data, (0.5, 0.5, 0.5, 0.5))
     return levels
 
