@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from recipe import recipe_of
 from workload import FSDD, LIBRIVOX, MAX_DIGITS, MIN_DIGITS, ROOT, fail, machine, make_checkpoint, require_folder
 
 from lora.config import PreprocessConfig
@@ -38,9 +39,8 @@ from lora.model.methods import Adaptation, start_adaptation
 from lora.model.text import encode_text
 from lora.runners.progress import progress_bar
 from lora.training.examples import Example
-from lora.training.loop import Trainer, TrainingConfig
+from lora.training.loop import Trainer
 from lora.training.objective import OBJECTIVES
-from lora.units import seconds_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LIMIT_SIZE, RANK = 2048, 16
@@ -69,9 +69,9 @@ def step_flops(adaptation: Adaptation, batch: Sequence[Example]) -> float:
 def _utterance_flops(adaptation: Adaptation, example: Example) -> float:
     """Count one utterance: linear layers with their adapters, convolutions, attention, the output layer."""
     core, family = adaptation.bundle.core, adaptation.bundle.family
-    frames = int(family.num_frames(torch.tensor(len(example.wave))))
+    frames = int(family.num_frames(torch.tensor(example.num_samples)))
     tokens = len(example.token_ids) + 1
-    total = _convolution_flops(core.model.encoder, len(example.wave))
+    total = _convolution_flops(core.model.encoder, example.num_samples)
     for name, layer in core.named_modules():
         if not isinstance(layer, torch.nn.Linear) or ".lora_" in name or name == "model.encoder.embedder.linear":
             continue
@@ -132,27 +132,10 @@ def make_examples(bundle: Bundle, fsdd: Path, count: int) -> list[Example]:
 
 def make_trainer(adaptation: Adaptation, precision: str) -> Trainer:
     """Return a trainer that takes the batches that it is given."""
-    config = TrainingConfig(
-        max_steps=1000,
-        learning_rate=1e-4,
-        warmup_ratio=0.1,
-        weight_decay=0.01,
-        batch_seconds=0.0,
-        replay_ratio=0.0,
-        gradient_accumulation=1,
-        max_grad_norm=1.0,
-        lora_plus=1.0,
-        flat_sigma=0.0,
-        average_decay=0.0,
-        distillation_weight=0.0,
-        eval_interval=1000,
-        wer_stop_threshold=1.5,
-        seed=0,
-    )
     cpu = adaptation.bundle.device.type == "cpu"
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cpu)
     # A step that skipped the encoder would be another measurement, so nothing is kept.
-    return Trainer(adaptation, OBJECTIVES["aligned"], config, accelerator, None)
+    return Trainer(adaptation, OBJECTIVES["aligned"], recipe_of(), accelerator, None)
 
 
 def main() -> int:
@@ -175,7 +158,7 @@ def main() -> int:
         bundle = load_bundle(model_id, device)
         examples = make_examples(bundle, options.fsdd, 64)
         adaptation = start_adaptation(bundle, AdapterConfig("lora", RANK, 2.0 * RANK, 0.0, "all-linear"), seed=0)
-        lengths = [len(example.wave) for example in examples]
+        lengths = [example.num_samples for example in examples]
         with progress_bar(
             "steps", len(options.precision) * len(options.batch_seconds) * (options.steps + 1)
         ) as advance:
@@ -193,7 +176,7 @@ def main() -> int:
                         times.append(time.perf_counter() - started)
                         advance(1, f"{precision}, {batch_seconds:g} s")
                     spent = statistics.median(sorted(times[1:])[: max(options.steps // 2, 1)])
-                    audio = sum(seconds_of(len(example.wave)) for example in batch)
+                    audio = sum(example.seconds for example in batch)
                     rate = step_flops(adaptation, batch) / spent
                     rows.append(
                         {

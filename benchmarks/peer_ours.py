@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ import numpy as np
 import soundfile
 import torch
 from accelerate import Accelerator
+from recipe import recipe_of
 from safetensors.torch import load_file
 
 from lora.config import DecodeSettings, PreprocessConfig, TargetPreset
-from lora.data.audio import wave_sha256
 from lora.data.waves import LazyWave
 from lora.decoding import Recognizer
 from lora.model.adapters import AdapterConfig, restore_state_
@@ -35,30 +36,19 @@ from lora.model.methods import Adaptation, start_adaptation
 from lora.model.text import encode_text
 from lora.runners.pace import peak_mb
 from lora.training.examples import Example
-from lora.training.loop import Trainer, TrainingConfig
+from lora.training.loop import Trainer
 from lora.training.objective import OBJECTIVES
-from lora.units import SAMPLE_RATE_HZ
+from lora.units import Wave
 
 OFFICIAL_STEPS, OFFICIAL_WARMUP = 3000, 100
+CACHE_BYTES = 16 * 2**30
 ROLES = ("q_proj", "k_proj", "v_proj")
-RECIPE = TrainingConfig(
+RECIPE = recipe_of(
     max_steps=OFFICIAL_STEPS,
     learning_rate=1e-3,
     warmup_ratio=OFFICIAL_WARMUP / OFFICIAL_STEPS,
     weight_decay=0.0,
-    batch_seconds=0.0,  # batches are given
-    augment_views=0,
-    replay_ratio=0.0,
-    gradient_accumulation=1,
-    gradient_checkpointing=False,
     max_grad_norm=1.0,
-    lora_plus=1.0,
-    flat_sigma=0.0,
-    average_decay=0.0,
-    distillation_weight=0.0,
-    eval_interval=OFFICIAL_STEPS,
-    wer_stop_threshold=1.5,
-    seed=0,
 )
 """The official defaults: AdamW at 1e-3 after a warm-up of 100 steps, gradients clipped at 1. Within the first 100 steps
 the two schedules are the same; after them the official rate stays and ours falls."""
@@ -66,10 +56,15 @@ the two schedules are the same; after them the official rate stays and ours fall
 
 def read_manifest_examples(bundle: Bundle, manifest: Path) -> list[Example]:
     """Return the rows of a manifest with their samples as they are in the files, as the Seq2SeqTrainer hears them."""
+
+    def read(path: Path) -> Wave:
+        wave: Wave = soundfile.read(path, dtype="float32")[0]
+        return wave
+
     examples = []
-    for line in manifest.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        wave, _ = soundfile.read(manifest.parent / row["audio"], dtype="float32")
+    for row in read_rows(manifest):
+        path = manifest.parent / row["audio"]
+        wave = LazyWave(partial(read, path), soundfile.info(path).frames)
         token_ids = encode_text(bundle, row["text"], place=row["id"])
         examples.append(Example(row["id"], wave, tuple(token_ids), row["text"], row["speaker_id"]))
     return examples
@@ -82,17 +77,24 @@ def read_official_examples(bundle: Bundle, manifest: Path, work: Path) -> list[E
         SystemExit: the official tokens of a row are not ours.
     """
     index = json.loads((work / f"{manifest.stem}_index.json").read_text())
-    blob = np.memmap(work / f"{manifest.stem}.i16", dtype=np.int16, mode="r", shape=(index["samples"],))
-    rows = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+
+    def read(start: int, count: int) -> Wave:
+        samples = np.fromfile(work / f"{manifest.stem}.i16", dtype=np.int16, count=count, offset=2 * start)
+        return samples.astype(np.float32) / np.float32(32768)
+
     examples = []
-    for row, entry in zip(rows, index["entries"], strict=True):
-        samples = blob[entry["offset"] : entry["offset"] + entry["samples"]]
+    for row, entry in zip(read_rows(manifest), index["entries"], strict=True):
         token_ids = entry["tokens"][1:-1]
         if token_ids != encode_text(bundle, row["text"], place=row["id"]):
             raise SystemExit(f"{row['id']}: the official trainer's tokens are not ours; the runs cannot be compared.")
-        wave = samples.astype(np.float32) / 32768.0
+        wave = LazyWave(partial(read, entry["offset"], entry["samples"]), entry["samples"])
         examples.append(Example(row["id"], wave, tuple(token_ids), row["text"], row["speaker_id"]))
     return examples
+
+
+def read_rows(manifest: Path) -> list[Any]:
+    """Return a manifest's rows."""
+    return [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
 
 
 def start_peft_adapter(bundle: Bundle, targets: TargetPreset, initial: dict[str, torch.Tensor]) -> Adaptation:
@@ -127,11 +129,9 @@ def fill(cache: EncoderCache, examples: Sequence[Example], batches: Sequence[Seq
     for batch in batches:
         if not seen.issuperset(batch):
             rows = [examples[index] for index in batch]
-            waves = [row.wave for row in rows]
-            cache.encode([row.audio_sha256 for row in rows], waves.__getitem__)
+            cache.encode([row.audio_sha256 for row in rows], lambda place, rows=rows: rows[place].wave)
             seen.update(batch)
-    spent = time.perf_counter() - started
-    return spent, sum(len(examples[index].wave) for index in seen) / SAMPLE_RATE_HZ
+    return time.perf_counter() - started, sum(examples[index].seconds for index in seen)
 
 
 def main() -> int:
@@ -164,14 +164,14 @@ def main() -> int:
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     cache = None
     if not adaptation.adapts_encoder:
-        # A folder of its own, so that filling is measured each time.
+        # A folder of its own: nothing is there before, as in a first run.
         cache = EncoderCache(
             bundle,
             recognizer.encode,
-            Path(tempfile.mkdtemp(prefix="features-", dir=options.work)),
+            options.work / f"features-{precision}",
             preprocess=recognizer.preprocess,
             state_format=precision,
-            limit_bytes=2**36,
+            limit_bytes=CACHE_BYTES,
         )
     fill_seconds, fill_audio_seconds = (0.0, 1.0) if cache is None else fill(cache, examples, batches)
     trainer = Trainer(adaptation, OBJECTIVES["aligned"], recipe, accelerator, cache)
@@ -185,7 +185,7 @@ def main() -> int:
         "precision": precision,
         "losses": losses,
         "step_seconds": step_seconds,
-        "audio_seconds": [sum(len(examples[index].wave) for index in batch) / SAMPLE_RATE_HZ for batch in batches],
+        "audio_seconds": [sum(examples[index].seconds for index in batch) for batch in batches],
         "fill_seconds": fill_seconds,
         "fill_audio_seconds": fill_audio_seconds,
         "peak_mb": peak_mb(device),

@@ -6,16 +6,18 @@ and sentences of a LibriVox reading where that folder is given.
 """
 
 import json
+import math
 import os
 import platform
 import statistics
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     GenerationConfig,
@@ -37,6 +39,9 @@ FSDD = ROOT / "../shared/fsdd"
 LIBRIVOX = ROOT / "../shared/librivox"
 
 WIDTH, LAYERS, HEADS, VOCABULARY, POSITIONS = 320, 6, 8, 32_768, 4096
+BATCH_SIZE = 8
+FRAME_SECONDS = 0.005
+QUIET = 1e-4
 MIN_DIGITS, MAX_DIGITS = 6, 18
 """Digits in an utterance: 3 to 13 s of audio, as in read-speech corpora; the builtin data has 3 to 7."""
 
@@ -83,6 +88,9 @@ def make_checkpoint(folder: Path, *, librivox: Path | None, seed: int = 0) -> Pa
 def make_speech(manifest: Path, *, fsdd: Path, librivox: Path | None, clips: int, seed: int = 0) -> Path:
     """Write `clips` clips of real speech as 16 kHz files with their manifest, unless it is there already.
 
+    Eight clips of similar length get quiet at their end until they are equally long, to a whole encoder frame: peers'
+    encoders are not exact under padding, and a comparison of losses must not show that.
+
     Raises:
         LoraError: the folder of the corpus is missing or not laid out as the corpus is.
     """
@@ -97,7 +105,17 @@ def make_speech(manifest: Path, *, fsdd: Path, librivox: Path | None, clips: int
         min_digits=MIN_DIGITS,
         max_digits=MAX_DIGITS,
     )
-    return write_clips(chain(sentences, digits), manifest, total=clips)
+    made = sorted(chain(sentences, digits), key=lambda clip: len(clip.wave) / clip.sampling_rate)[:clips]
+    groups = (made[start : start + BATCH_SIZE] for start in range(0, len(made), BATCH_SIZE))
+    return write_clips((clip for group in groups for clip in _equally_long(group)), manifest, total=clips)
+
+
+def _equally_long(clips: Sequence[Clip]) -> Iterator[Clip]:
+    frames = max(math.ceil(len(clip.wave) / clip.sampling_rate / FRAME_SECONDS) for clip in clips)
+    for clip in clips:
+        missing = round(frames * FRAME_SECONDS * clip.sampling_rate) - len(clip.wave)
+        quiet = QUIET * np.random.default_rng(0).standard_normal(missing)
+        yield replace(clip, wave=np.concatenate([clip.wave, quiet.astype(np.float32)]))
 
 
 def _librivox_rows(folder: Path) -> list[Any]:

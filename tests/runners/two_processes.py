@@ -63,7 +63,7 @@ def step_of(words: list[str], num_clips: int, *, short_of_memory: bool) -> dict[
         wave = (0.075 * rng.standard_normal(6000 + 900 * number)).astype(np.float32)
         ids = tuple(encode_text(bundle, "one two three"[: 3 + 5 * (number % 3)].strip(), place="clip"))
         examples.append(Example(f"clip-{number}", wave, ids, "", None))
-    return {"row": trainer._step(1, examples, []), "gradients": kept}
+    return {"row": trainer.step(1, examples, []), "gradients": kept}
 
 
 def outcome_of(work: Callable[[], object]) -> list[Any]:

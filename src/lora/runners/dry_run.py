@@ -5,7 +5,7 @@ Nothing is written. The model of the probe is thrown away, so its steps change n
 
 import dataclasses
 import time
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,7 +60,8 @@ def estimate_experiment(config: ExperimentConfig) -> DryRun:
 def _estimate(config: ExperimentConfig) -> DryRun:
     if processes.is_main():
         output.check_output(config)
-    with TemporaryDirectory() as folder:  # the probe's encoder states are its own
+    # What a run learns it keeps in its cache folder; a dry run keeps nothing.
+    with TemporaryDirectory(prefix="moonshine-lora-") as folder:
         return _probe(config, replace(config, seeds=None, cache_dir=Path(folder)))
 
 
@@ -97,14 +98,13 @@ def _time_steps(run: inputs.Run, training: TrainingData) -> tuple[Seconds, float
     few = stages.teach_replay(run, few)
     adaptation = start_adaptation(run.bundle, stages.adapter_of(config), seed=config.seed)
     trainer = stages.build_trainer(run, build_accelerator(run), adaptation, few)
-    cache = trainer.encoder_cache
-    with closing(cache) if cache is not None else nullcontext():
-        trainer.teachers = few.teachers
-        batches = trainer.batches(few)
+    trainer.teachers = few.teachers
+    with closing(trainer.batches(few)) as batches:
         chosen = [next(batches) for _ in range(PROBE_STEPS)]
-        first, again = _time_pass(trainer, chosen), _time_pass(trainer, chosen)
-    if cache is None:
+    first, again = _time_pass(trainer, chosen), _time_pass(trainer, chosen)
+    if trainer.encoder_cache is None:
         return again / PROBE_STEPS, 0.0
+    trainer.encoder_cache.close()
     heard = total_seconds([example for batch in chosen for part in batch for example in part])
     return again / PROBE_STEPS, max(first - again, 0.0) / heard
 

@@ -141,6 +141,7 @@ def train(
                 on_evaluation(step, evaluation.score[0])
             return evaluation
 
+        cache = trainer.encoder_cache
         with closing(cache) if cache is not None else nullcontext():
             result = trainer.train(training_data, evaluate, record)
     seconds = time.monotonic() - started

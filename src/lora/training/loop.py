@@ -7,7 +7,7 @@ kept.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -197,8 +197,8 @@ class Trainer:
         restore_state_(self.model, best_state)
         return result
 
-    def batches(self, data: TrainingData) -> Iterator[tuple[list[Example], list[Example]]]:
-        """Yield each step's batch of the domain and of replay, without end."""
+    def batches(self, data: TrainingData) -> Generator[tuple[list[Example], list[Example]]]:
+        """Yield each step's batch of the domain and of replay, without end; closing it stops the reading ahead."""
         config = self.config
         replay_ratio = config.replay_ratio if data.replay else 0.0
         domain = self._endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
