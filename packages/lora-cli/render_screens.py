@@ -1,6 +1,6 @@
 """Render the app's screens to SVG, with invented takes, to be looked at by eye: no microphone, no model, no terminal.
 
-    python packages/lora-cli/render_screens.py OUT_DIR [--size 80x24 --size 120x40] [--png]
+    python packages/lora-cli/render_screens.py OUT_DIR [--size 80x24] [--scene idle] [--png]
 
 `--png` needs chromium. Every screen is also rendered as NO_COLOR shows it.
 """
@@ -12,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lora_cli import events
 from lora_cli.core import VoiceCore
+from lora_cli.engine import NoEngine
 from lora_cli.history import Entry
 from lora_cli.levels import Level
 from lora_cli.options import DEFAULT_KEYS, VoiceOptions
@@ -33,19 +34,6 @@ SIZES = ("80x24", "120x40")
 TUNED = "voice-001"
 MIC = "Built-in Audio Analog Stereo"
 Scene = Callable[["StillCore", MoonshineApp, Pilot[None]], Awaitable[None]]
-
-
-class NoEngine:
-    """A model that never says anything."""
-
-    def start(self, deliver: Any) -> None:
-        """Nothing to start."""
-
-    def tell(self, message: Any, payload: bytes = b"") -> None:
-        """Nobody listens."""
-
-    def stop(self) -> None:
-        """Nothing to stop."""
 
 
 class StillCore(VoiceCore):
@@ -93,16 +81,11 @@ def fill(store: Store) -> None:
             store.correct(entry.id, right)
         stored = store.entry(entry.id)
         assert stored is not None
-        store.put(Entry(**{**vars_of(stored), "vote": vote}))
+        store.put(replace(stored, vote=vote))
 
 
-def vars_of(entry: Entry) -> dict[str, Any]:
-    """Return an entry's fields."""
-    return {name: getattr(entry, name) for name in Entry.__dataclass_fields__}
-
-
-async def ready(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
-    """Microphone open, base model and one adapter loaded, some latencies known."""
+async def idle(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
+    """Microphone open, base model and one adapter loaded, some latencies known; nothing was said yet."""
     core.transcripts.voices, core.transcripts.active, core.transcripts.device = ("base", TUNED), TUNED, "cpu"
     for voice, first, final, rtf in (("base", 0.31, 0.24, 0.03), (TUNED, 0.34, 0.48, 0.05)):
         log = core.transcripts.latency.voice(voice)
@@ -126,14 +109,9 @@ async def loading(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> Non
     )
 
 
-async def idle(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
-    """Everything is there, nothing was said yet."""
-    await ready(core, app, pilot)
-
-
 async def recording(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
     """A take that runs, with partial texts."""
-    await ready(core, app, pilot)
+    await idle(core, app, pilot)
     core.tell(
         events.PhaseChanged("recording", "tap", True, MIC),
         events.TakeStarted("new", "/nowhere/new.wav"),
@@ -145,7 +123,7 @@ async def recording(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> N
 
 async def clipping(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
     """A held take that is too loud."""
-    await ready(core, app, pilot)
+    await idle(core, app, pilot)
     app.reports_releases = True
     core.tell(
         events.PhaseChanged("recording", "hold", True, MIC),
@@ -158,14 +136,14 @@ async def clipping(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> No
 
 async def two_transcripts(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
     """The newest take with both texts."""
-    await ready(core, app, pilot)
+    await idle(core, app, pilot)
     app.main.take_id = "take-5"
     app.main.draw_all()
 
 
 async def base_alone(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
     """No adapter was given."""
-    await ready(core, app, pilot)
+    await idle(core, app, pilot)
     core.transcripts.voices, core.transcripts.active = ("base",), None
     app.main.take_id = "take-5"
     core.tell(events.ModelState("ready", "", ("base",), None))
@@ -173,7 +151,7 @@ async def base_alone(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> 
 
 async def blind(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
     """A vote that is open."""
-    await ready(core, app, pilot)
+    await idle(core, app, pilot)
     app.main.take_id = "take-5"
     await pilot.press("b")
 
@@ -188,7 +166,7 @@ async def correcting(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> 
 
 async def teaching(core: StillCore, app: MoonshineApp, pilot: Pilot[None]) -> None:
     """A prompt that was read."""
-    await ready(core, app, pilot)
+    await idle(core, app, pilot)
     await pilot.press("t")
     await pilot.pause(0.2)
     core.tell(

@@ -1,9 +1,12 @@
 """The shell, driven by Textual's pilot."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import lora_cli
 import pytest
 from lora_cli.core import CoreSettings, VoiceCore
 from lora_cli.events import AdaptFinished, AdaptProgress, Notice
@@ -219,6 +222,17 @@ def test_the_prompts_say_what_is_wrong_with_the_microphone(data_dir: Path) -> No
         await until(pilot, lambda: "webcam: busy" in str(app.screen.query_one("#notice", Static).render()))
 
     play(data_dir, scenario)
+
+
+def test_the_screens_can_be_drawn_to_be_looked_at(tmp_path: Path) -> None:
+    script = Path(lora_cli.__file__).parents[2] / "render_screens.py"
+    command = [sys.executable, str(script), str(tmp_path), "--size", "80x24", "--scene", "two_transcripts"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "two_transcripts-80x24.svg",
+        "two_transcripts-80x24-mono.svg",
+    }
+    assert "adapter&#160;voice-001" in (tmp_path / "two_transcripts-80x24.svg").read_text(encoding="utf-8")
 
 
 def test_words_that_only_one_voice_heard_stand_out_without_colour() -> None:

@@ -41,6 +41,19 @@ class Engine(Protocol):
         """End it."""
 
 
+class NoEngine:
+    """Makes no texts: for recording alone."""
+
+    def start(self, deliver: Deliver) -> None:
+        """Nothing to start."""
+
+    def tell(self, message: JsonObject, payload: bytes = b"") -> None:
+        """Nobody listens."""
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
 class ProcessEngine:
     """The model in a process of its own.
 

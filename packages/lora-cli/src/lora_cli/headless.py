@@ -12,6 +12,7 @@ from lora.units import JsonObject
 from lora_cli import events
 from lora_cli.core import VoiceCore
 from lora_cli.devices import list_microphones
+from lora_cli.engine import NoEngine
 from lora_cli.levels import Level
 from lora_cli.options import VoiceOptions
 from lora_cli.ports import MicError, SoundDevicePort
@@ -57,25 +58,12 @@ def print_devices(*, as_json: bool) -> int:
     return 0
 
 
-class _NoEngine:
-    """Makes no texts: for recording alone."""
-
-    def start(self, deliver: object) -> None:
-        """Nothing to start."""
-
-    def tell(self, message: JsonObject, payload: bytes = b"") -> None:
-        """Nobody listens."""
-
-    def stop(self) -> None:
-        """Nothing to stop."""
-
-
 def record_one(options: VoiceOptions) -> int:
     """Record one take; Enter, Ctrl-C, silence or the cap end it. Print the file's path."""
     inbox: queue.SimpleQueue[events.Message] = queue.SimpleQueue()
     core = VoiceCore(
         port=SoundDevicePort(),
-        engine=_NoEngine(),
+        engine=NoEngine(),
         store=options.open_store(),
         emit=inbox.put,
         settings=replace(options.core_settings, open_mic=False),
