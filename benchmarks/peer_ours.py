@@ -10,7 +10,6 @@ function is trained.
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -116,12 +115,6 @@ def start_official_adapter(bundle: Bundle, initial: dict[str, torch.Tensor]) -> 
     return adaptation
 
 
-def known(example: Example) -> Example:
-    """Return the example with its content hash, which a run knows after the first epoch."""
-    wave = example.wave
-    return replace(example, audio=LazyWave(lambda: wave, len(wave), wave_sha256(wave)))
-
-
 def fill(cache: EncoderCache, examples: Sequence[Example], batches: Sequence[Sequence[int]]) -> tuple[float, float]:
     """Encode every row that the batches use, batch by batch; return seconds of work and of audio."""
     seen: set[int] = set()
@@ -158,7 +151,6 @@ def main() -> int:
         # The peer's rate is constant; over a benchmark's steps ours falls by less than a thousandth.
         adaptation = start_peft_adapter(bundle, options.targets, initial)
         recipe = replace(RECIPE, learning_rate=1e-4, warmup_ratio=0.0)
-    examples = [known(example) for example in examples]
     batches: list[list[int]] = json.loads((options.work / "result.json").read_text())["batches"]
     recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")

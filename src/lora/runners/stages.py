@@ -119,7 +119,6 @@ def train(
     adaptation = start_adaptation(bundle, adapter, seed=config.seed)
     num_trainable = trainable_parameters(adaptation.module)
     trainer = build_trainer(run, tracking.accelerator, adaptation, training_data)
-    cache = trainer.encoder_cache
     pace = FirstSteps(run, data, console.print)
     history: list[JsonObject] = []
     started = time.monotonic()
