@@ -31,6 +31,7 @@ from lora.training.averaging import WeightAverage
 from lora.training.examples import Example
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
+from lora.training.precision import keep_self_attention_fp32_
 from lora.training.schedule import learning_rate_factor
 from lora.training.shares import (
     add_up_gradients_,
@@ -154,6 +155,8 @@ class Trainer:
         self.num_pieces = config.gradient_accumulation
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
+        if accelerator.mixed_precision == "bf16" and self.bundle.device.type == "cpu":
+            keep_self_attention_fp32_(self.bundle.core)
 
     def train(
         self,
