@@ -87,7 +87,7 @@ def build_accelerator(run: "Run", log_with: Sequence[Any] = ()) -> "Accelerator"
     from accelerate import Accelerator
 
     precision = "no" if run.precision == "fp32" else run.precision
-    return Accelerator(mixed_precision=precision, cpu=run.bundle.device.type == "cpu", log_with=list(log_with))
+    return Accelerator(mixed_precision=precision, cpu=run.bundle.device.type == "cpu", log_with=list(log_with) or None)
 
 
 @contextmanager
