@@ -38,6 +38,7 @@ SHORT_TRAINING = "max_steps: 40\neval_interval: 20\nstrengths: [1.0]\nselection_
 """Half of the app's own steps, 20 s of one core. Forty takes leave six for choosing, which of them is chance: by the
 app's own budget of nothing for the guardrail, some choices keep the untrained model."""
 ADAPT_DEADLINE_S = 3600.0
+REPAINT_S = 5.0
 FSDD = Path(os.environ.get("FSDD", "../shared/fsdd"))
 WANTED = os.environ.get("MOONSHINE_TEST_VOICE") == "1"
 MISSING = VirtualMicrophone.missing()
@@ -97,11 +98,19 @@ class TmuxApp:
         self.tmux("send-keys", *names)
 
     def wait(self, shown: Callable[[str], bool]) -> str:
-        until = time.monotonic() + DEADLINE_S
+        started = painted = time.monotonic()
         while not shown(screen := self.screen()):
-            assert time.monotonic() < until, f"{screen}\n{log_of(self.data)}"
+            assert time.monotonic() < started + DEADLINE_S, f"{screen}\n{log_of(self.data)}"
+            if time.monotonic() > painted + REPAINT_S:
+                painted = time.monotonic()
+                self.repaint()
             time.sleep(0.1)
         return screen
+
+    def repaint(self) -> None:
+        """Let the app draw everything: tmux 3.3a on a busy machine loses lines that were written to it."""
+        for columns in ("81", "80"):
+            self.tmux("resize-window", "-x", columns)
 
     def wait_ready(self) -> None:
         """Return once microphone and model are there."""
