@@ -120,6 +120,7 @@ def run_round(options: argparse.Namespace, work: Path, advance: Any) -> dict[str
         advance(0, f"ours, {precision}")
         log = work.with_suffix(f".{precision}.log")
         ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "official", "--precision", precision]
+        ours += ["--parts", options.parts]
         run_worker(ours, log)
         rounds[precision] = Round(read_json(work / "result.json"), read_json(work / "ours.json"))
         advance(1)
@@ -198,6 +199,9 @@ def main() -> int:
         "--precision", nargs="+", choices=["fp32", "bf16", "fp16"], default=["bf16", "fp32"],
         help="of ours; the first one is that of the JSON line (default: bf16 fp32)",
     )  # fmt: skip
+    parser.add_argument(
+        "--parts", type=int, default=2, help="in which ours computes a step's batch, for its memory (default: 2)"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both (default: cpu)")
     parser.add_argument(
         "--peer-python", type=Path, default=ROOT / "build/peer/bin/python", help="Python with moonshine-voice"

@@ -135,6 +135,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--peer", choices=["official", "seq2seq"], required=True)
     parser.add_argument("--targets", default="decoder-attention", help="of the Seq2SeqTrainer's adapter")
+    parser.add_argument("--parts", type=int, default=1, help="in which a step's batch is computed")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -166,6 +167,7 @@ def main() -> int:
             limit_bytes=CACHE_BYTES,
         )
     fill_seconds, fill_audio_seconds = (0.0, 1.0) if cache is None else fill(cache, examples, batches)
+    recipe = replace(recipe, gradient_accumulation=options.parts)
     trainer = Trainer(adaptation, OBJECTIVES["aligned"], recipe, accelerator, cache)
     losses, step_seconds = [], []
     for step, batch in enumerate(batches, start=1):
