@@ -23,8 +23,9 @@ from lora.model.feature_cache import EncoderCache
 from lora.model.load import Bundle, load_bundle
 from lora.model.methods import start_adaptation
 from lora.model.text import build_token_batch, encode_text
+from lora.training.batching import Augment
 from lora.training.examples import Example
-from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
+from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import Objective, aligned_objective
 from lora.units import JsonObject, Wave
 

@@ -39,7 +39,8 @@ from lora.runners.pace import FirstSteps
 from lora.runners.progress import console, progress_bar
 from lora.runners.trackers import Tracking
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
-from lora.training.loop import Augment, Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
+from lora.training.batching import Augment
+from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData, TrainingResult
 from lora.training.objective import OBJECTIVES
 from lora.training.teacher import teach
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave

@@ -7,10 +7,9 @@ kept.
 """
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lora import processes
-from lora.data.batches import epoch_batches, pad_waves
-from lora.data.waves import LazyWave, work_ahead
+from lora.data.batches import pad_waves
 from lora.errors import CheckFailed
 from lora.model.adapters import restore_state_, trainable_state
 from lora.model.families import EncoderStates
@@ -28,6 +26,7 @@ from lora.model.feature_cache import EncoderCache
 from lora.model.methods import Adaptation, optimizer_groups
 from lora.model.text import TokenBatch, build_token_batch
 from lora.training.averaging import WeightAverage
+from lora.training.batching import Augment, BatchReader
 from lora.training.examples import Example
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
@@ -41,14 +40,10 @@ from lora.training.shares import (
     require_same_weights,
 )
 from lora.training.teacher import TeacherOutput, distillation_loss
-from lora.units import JsonObject, Seconds, Wave
+from lora.units import JsonObject, Seconds
 
 MAX_SKIPPED_STEPS = 10
 """fp16 starts with too high a loss scale and halves it at each overflow; more in a row than this is divergence."""
-
-
-Augment = Callable[[Wave, int, str], Wave]
-"""(wave, epoch, utterance id) -> changed wave, the same for the same arguments."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ class Trainer:
         self.config = config
         self.accelerator = accelerator
         self.encoder_cache = encoder_cache
-        self.augment = augment
+        self.reader = BatchReader(augment, config.augment_views, encoder_cache)
         groups = optimizer_groups(self.model, learning_rate=config.learning_rate, b_ratio=config.lora_plus)
         self.trainable = [parameter for group in groups for parameter in group["params"]]
         self.optimizer: Any = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=config.weight_decay))
@@ -204,59 +199,12 @@ class Trainer:
         """Yield each step's batch of the domain and of replay, without end; closing it stops the reading ahead."""
         config = self.config
         replay_ratio = config.replay_ratio if data.replay else 0.0
-        domain = self._endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
-        replay = self._endless(
+        domain = self.reader.endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
+        replay_batches = self.reader.endless(
             data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1
         )
         for batch in domain:
-            yield batch, next(replay, [])
-
-    def _endless(self, examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
-        """Yield batches epoch after epoch, their audio read and augmented by threads ahead of the steps."""
-        views: dict[tuple[int, int], LazyWave] = {}
-        lengths = [example.num_samples for example in examples]
-
-        def batches() -> Iterator[list[Callable[[], Example]]]:
-            epoch = 0
-            while examples:
-                for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
-                    own = set(processes.share_of(batch))  # of the other processes' utterances only the tokens count
-                    yield [
-                        partial(self._fetched, self._in_epoch(examples, i, epoch, views))
-                        if i in own
-                        else partial(_unread, examples[i])
-                        for i in batch
-                    ]
-                epoch += 1
-
-        with closing(work_ahead(batches())) as fetched:
-            yield from fetched
-
-    def _in_epoch(
-        self, examples: Sequence[Example], index: int, epoch: int, views: dict[tuple[int, int], LazyWave]
-    ) -> Example:
-        """Return the example as `epoch` hears it; views that come again are kept, for their content hash."""
-        example, augment = examples[index], self.augment
-        if augment is None:
-            return example
-        limit = self.config.augment_views
-        view = epoch % limit if limit else epoch
-        lazy = views.get((index, view))
-        if lazy is None:
-            lazy = LazyWave(lambda: augment(example.wave, view, example.id), example.num_samples)
-            if limit:
-                views[index, view] = lazy
-        return replace(example, audio=lazy)
-
-    def _fetched(self, example: Example) -> Example:
-        """Return the example with its wave in memory, or as it is where its encoder states are stored."""
-        audio = example.audio
-        if not isinstance(audio, LazyWave):
-            return example
-        cache = self.encoder_cache
-        if cache is not None and audio.known_sha256 is not None and cache.has(audio.known_sha256):
-            return example
-        return replace(example, audio=audio.held())
+            yield batch, next(replay_batches, [])
 
     def _evaluate(
         self,
@@ -356,7 +304,3 @@ class Trainer:
         audio, num_samples = pad_waves([example.wave for example in examples])
         device = self.bundle.device
         return self.bundle.family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
-
-
-def _unread(example: Example) -> Example:
-    return example
