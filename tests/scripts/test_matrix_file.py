@@ -44,7 +44,7 @@ def test_the_shipped_ablation_switches_one_thing_in_every_run() -> None:
         before, after = vars(default.config), vars(run.config)
         changed = {name for name in after if before[name] != after[name]} - {"output_dir"}
         assert changed or run.average_of, run.id
-        assert len(changed) <= 2, f"{run.id} changes {changed}"
+        assert len(changed) <= 2 or run.id == "plain", f"{run.id} changes {changed}"  # plain: no guard at all
     assert {run.id for run in others} >= {"no-replay", "no-distillation", "domain-only", "strength-1", "no-average"}
     assert {run.config.method for run in matrix.runs} == {"lora", "rslora", "dora", "pissa", "full"}
 
@@ -69,7 +69,7 @@ def test_runs_inherit_shared_options_and_say_what_differs() -> None:
     runs = {run.id: run for run in matrix.runs}
     assert runs["steps-50"].config.max_steps == 50
     assert runs["steps-50"].config.batch_seconds == runs["base"].config.batch_seconds == 60
-    assert runs["lr-3e-4"].config.learning_rate == pytest.approx(3e-4)
+    assert runs["lr-6e-4"].config.learning_rate == pytest.approx(6e-4)
     assert runs["base"].config.output_dir == OUTPUT / "base"
     assert runs["base"].hypotheses == ("H1", "H2", "H3", "H5")
 
@@ -168,7 +168,7 @@ def test_the_shipped_matrix_shifts_the_domain_to_a_noisy_telephone() -> None:
 def test_a_dry_run_lists_the_runs_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", str(CONFIGS / "matrix_fsdd.yaml"), "--output", str(tmp_path / "out"), "--dry-run", "--only", "H3"]
     assert matrix_main(words) == 0
-    assert capsys.readouterr().out.split("\n") == ["base: missing", "lr-3e-4: missing", "lr-3e-3: missing", ""]
+    assert capsys.readouterr().out.split("\n") == ["base: missing", "lr-6e-4: missing", "lr-6e-3: missing", ""]
     assert list(tmp_path.iterdir()) == []
 
 
