@@ -23,6 +23,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 from voice_fakes import CountingVoices, LoudnessDetector, ThreadEngine, tone_pcm, until
 
+# Textual gives a key press 30 seconds to be worked off; a machine that is busy with other work can take longer.
+Pilot._wait_for_screen.__defaults__ = (300.0,)  # type: ignore[attr-defined]
+
 Scenario = Callable[[MoonshineApp, Pilot[None], FilePort], Awaitable[None]]
 
 
