@@ -187,11 +187,38 @@ def report(options: argparse.Namespace, rounds: list[dict[str, Round]]) -> int:
     return 3 if missed else 0
 
 
+def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add the options that both peers have, and parse."""
+    parser.add_argument("--fsdd", type=Path, default=FSDD, help="folder of the Free Spoken Digit Dataset")
+    parser.add_argument("--librivox", type=Path, default=LIBRIVOX, help="sentences to add, where the folder is there")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both (default: cpu)")
+    parser.add_argument("--peer-python", type=Path, default=ROOT / "build/peer/bin/python", help="Python of the peer")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/bench-peer", help="model and speech are kept here")
+    options = parser.parse_args()
+    if options.steps <= WARMUP_STEPS:
+        parser.error(f"--steps: got {options.steps}, expected more than {WARMUP_STEPS}, which warm up and do not count")
+    return options
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Add `model` and `manifest` to the options, made unless they are there.
+
+    Raises:
+        SetupError: the peer's Python is missing.
+        InputError: there is no FSDD.
+    """
+    if not options.peer_python.is_file():
+        raise SetupError(f"{options.peer_python}: no such Python. `make build/peer/.installed` makes it.")
+    require_folder(options.fsdd, "--fsdd")
+    librivox = options.librivox if options.librivox.is_dir() else None
+    options.model = make_checkpoint(options.folder / "model", librivox=librivox)
+    manifest = options.folder / f"speech-{options.clips}.jsonl"
+    options.manifest = make_speech(manifest, fsdd=options.fsdd, librivox=librivox, clips=options.clips)
+
+
 def main() -> int:
     """Prepare model and speech, run the rounds in turn, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fsdd", type=Path, default=FSDD, help="folder of the Free Spoken Digit Dataset")
-    parser.add_argument("--librivox", type=Path, default=LIBRIVOX, help="sentences to add, where the folder is there")
     parser.add_argument("--clips", type=int, default=160, help="utterances; 8 make a batch (default: 160, 20 minutes)")
     parser.add_argument("--steps", type=int, default=50, help="steps of each side in a round (default: 50)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, official and ours in turn (default: 3)")
@@ -202,22 +229,9 @@ def main() -> int:
     parser.add_argument(
         "--parts", type=int, default=2, help="in which ours computes a step's batch, for its memory (default: 2)"
     )
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both (default: cpu)")
-    parser.add_argument(
-        "--peer-python", type=Path, default=ROOT / "build/peer/bin/python", help="Python with moonshine-voice"
-    )
-    parser.add_argument("--folder", type=Path, default=ROOT / "build/bench-peer", help="model and speech are kept here")
-    options = parser.parse_args()
-    if options.steps <= WARMUP_STEPS:
-        parser.error(f"--steps: got {options.steps}, expected more than {WARMUP_STEPS}, which warm up and do not count")
+    options = parse_options(parser)
     try:
-        if not options.peer_python.is_file():
-            raise SetupError(f"{options.peer_python}: no such Python. `make bench-peer` makes it.")
-        require_folder(options.fsdd, "--fsdd")
-        librivox = options.librivox if options.librivox.is_dir() else None
-        options.model = make_checkpoint(options.folder / "model", librivox=librivox)
-        manifest = options.folder / f"speech-{options.clips}.jsonl"
-        options.manifest = make_speech(manifest, fsdd=options.fsdd, librivox=librivox, clips=options.clips)
+        prepare(options)
         with progress_bar("rounds", options.rounds * (1 + len(options.precision))) as advance:
             rounds = [run_round(options, options.folder / "work", advance) for _ in range(options.rounds)]
     except LoraError as error:

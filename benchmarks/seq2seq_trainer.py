@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from peer import HERE, WARMUP_STEPS, Round, print_table, run_worker, summarise
-from workload import FSDD, LIBRIVOX, ROOT, fail, machine, make_checkpoint, make_speech, read_json, require_folder
+from peer import HERE, Round, parse_options, prepare, print_table, run_worker, summarise
+from workload import fail, machine, read_json
 
-from lora.errors import LoraError, SetupError
+from lora.errors import LoraError
 from lora.model.adapters import TARGET_PRESETS
 from lora.runners.progress import progress_bar
 
@@ -42,8 +42,6 @@ def run_round(options: argparse.Namespace, targets: Any, work: Path) -> Round:
 def main() -> int:
     """Prepare model and speech, run the rounds in turn, and print a table for each kind of adapter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fsdd", type=Path, default=FSDD, help="folder of the Free Spoken Digit Dataset")
-    parser.add_argument("--librivox", type=Path, default=LIBRIVOX, help="sentences to add, where the folder is there")
     parser.add_argument("--clips", type=int, default=80, help="utterances; 8 make a batch (default: 80)")
     parser.add_argument("--steps", type=int, default=20, help="steps of each side in a round (default: 20)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, peer and ours in turn (default: 3)")
@@ -52,20 +50,9 @@ def main() -> int:
         help="layers with an adapter (default: both kinds)",
     )  # fmt: skip
     parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of ours (default: fp32)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both (default: cpu)")
-    parser.add_argument("--peer-python", type=Path, default=ROOT / "build/peer/bin/python", help="Python with PEFT")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build/bench-peer", help="model and speech are kept here")
-    options = parser.parse_args()
-    if options.steps <= WARMUP_STEPS:
-        parser.error(f"--steps: got {options.steps}, expected more than {WARMUP_STEPS}, which warm up and do not count")
+    options = parse_options(parser)
     try:
-        if not options.peer_python.is_file():
-            raise SetupError(f"{options.peer_python}: no such Python. `make build/peer/.installed` makes it.")
-        require_folder(options.fsdd, "--fsdd")
-        librivox = options.librivox if options.librivox.is_dir() else None
-        options.model = make_checkpoint(options.folder / "model", librivox=librivox)
-        manifest = options.folder / f"speech-{options.clips}.jsonl"
-        options.manifest = make_speech(manifest, fsdd=options.fsdd, librivox=librivox, clips=options.clips)
+        prepare(options)
         rounds: dict[str, list[Round]] = {targets: [] for targets in options.targets}
         with progress_bar("rounds", options.rounds * len(rounds)) as advance:
             for _ in range(options.rounds):

@@ -18,25 +18,16 @@ from lora.runners.experiment import run_experiment
 
 
 def test_two_seeds_averaged_are_judged_by_the_mean_of_their_changes(
-    toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path: Path
+    toy_checkpoint: Path, make_job: Callable[..., ExperimentConfig], tmp_path: Path
 ) -> None:
-    counts = {"train": 12, "domain": 6, "guardrail": 6, "dev": 4}
-    paths = {
-        name: write_toy_manifest(tmp_path / f"{name}.jsonl", count=count, seed=seed)
-        for seed, (name, count) in enumerate(counts.items(), start=60)
-    }
-    config = ExperimentConfig(
+    config = make_job(
+        tmp_path,
+        {"train": 12, "domain": 6, "guardrail": 6, "dev": 4},
+        seed=60,
         output_dir=tmp_path / "one",
-        model_id=str(toy_checkpoint),
-        dataset_path=paths["train"],
-        manifest_path=paths["domain"],
-        guardrail_manifest=[paths["guardrail"]],
-        validation_manifest=paths["dev"],
         max_steps=2,
         eval_interval=2,
         batch_seconds=6.0,
-        rank=4,
-        device="cpu",
     )
     first, second = run_experiment(config), run_experiment(replace(config, output_dir=tmp_path / "two", seed=43))
     folders = {"one": tmp_path / "one", "two": tmp_path / "two"}

@@ -17,26 +17,17 @@ from lora.units import Wave
 
 
 @pytest.fixture
-def job(toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path: Path) -> ExperimentConfig:
+def job(make_job: Callable[..., ExperimentConfig], tmp_path: Path) -> ExperimentConfig:
     """A decoder-only job of two steps; its manifests share no clip."""
-    counts = {"train": 12, "domain": 4, "guardrail": 4, "dev": 4}
-    paths = {
-        name: write_toy_manifest(tmp_path / f"{name}.jsonl", count=count, seed=seed)
-        for seed, (name, count) in enumerate(counts.items(), start=30)
-    }
-    return ExperimentConfig(
+    return make_job(
+        tmp_path,
+        {"train": 12, "domain": 4, "guardrail": 4, "dev": 4},
+        seed=30,
         output_dir=tmp_path / "never",
-        model_id=str(toy_checkpoint),
-        dataset_path=paths["train"],
-        manifest_path=paths["domain"],
-        guardrail_manifest=[paths["guardrail"]],
-        validation_manifest=paths["dev"],
         targets="decoder",
         max_steps=2,
         eval_interval=2,
         batch_seconds=20.0,
-        rank=4,
-        device="cpu",
     )
 
 

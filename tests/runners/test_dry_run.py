@@ -19,28 +19,17 @@ from lora.scripts import experiment
 
 
 @pytest.fixture(scope="module")
-def job(
-    toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> ExperimentConfig:
+def job(make_job: Callable[..., ExperimentConfig], tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     data = tmp_path_factory.mktemp("dry")
-    counts = {"train": 12, "domain": 6, "guardrail": 5, "dev": 4}
-    paths = {
-        name: write_toy_manifest(data / f"{name}.jsonl", count=count, seed=seed)
-        for seed, (name, count) in enumerate(counts.items(), start=50)
-    }
-    return ExperimentConfig(
+    return make_job(
+        data,
+        {"train": 12, "domain": 6, "guardrail": 5, "dev": 4},
+        seed=50,
         output_dir=data / "out" / "run",
-        model_id=str(toy_checkpoint),
-        dataset_path=paths["train"],
-        manifest_path=paths["domain"],
-        guardrail_manifest=[paths["guardrail"]],
-        validation_manifest=paths["dev"],
         max_steps=50,
         eval_interval=20,
         batch_seconds=4.0,
         targets="decoder",
-        rank=4,
-        device="cpu",
         dry_run=True,
     )
 

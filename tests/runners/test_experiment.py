@@ -54,31 +54,11 @@ KEYS = """
 
 
 @pytest.fixture(scope="module")
-def job(
-    toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> ExperimentConfig:
+def job(make_job: Callable[..., ExperimentConfig], tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     """A job of four steps; its manifests share no clip."""
     data = tmp_path_factory.mktemp("data")
     counts = {"train": 24, "replay": 12, "domain": 10, "guardrail": 8, "dev": 6, "guard_dev": 6}
-    paths = {
-        name: write_toy_manifest(data / f"{name}.jsonl", count=count, seed=seed)
-        for seed, (name, count) in enumerate(counts.items(), start=10)
-    }
-    return ExperimentConfig(
-        output_dir=data / "never",
-        model_id=str(toy_checkpoint),
-        dataset_path=paths["train"],
-        replay_manifest=paths["replay"],
-        manifest_path=paths["domain"],
-        guardrail_manifest=[paths["guardrail"]],
-        validation_manifest=paths["dev"],
-        guardrail_validation_manifest=paths["guard_dev"],
-        max_steps=4,
-        eval_interval=2,
-        batch_seconds=8.0,
-        rank=4,
-        device="cpu",
-    )
+    return make_job(data, counts, seed=10, output_dir=data / "never", max_steps=4, eval_interval=2, batch_seconds=8.0)
 
 
 @pytest.fixture(scope="module")

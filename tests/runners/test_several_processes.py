@@ -48,32 +48,21 @@ def command_line(job: ExperimentConfig) -> list[str]:
 
 @pytest.fixture(scope="module")
 def launch(
-    toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    toy_checkpoint: Path, make_job: Callable[..., ExperimentConfig], tmp_path_factory: pytest.TempPathFactory
 ) -> Launch:
     folder = tmp_path_factory.mktemp("two")
-    counts = {"train": 24, "replay": 12, "domain": 11, "guardrail": 8, "dev": 6, "guard_dev": 5}
-    paths = {
-        name: write_toy_manifest(folder / f"{name}.jsonl", count=count, seed=seed)
-        for seed, (name, count) in enumerate(counts.items(), start=30)
-    }
-    job = ExperimentConfig(
+    job = make_job(
+        folder,
+        {"train": 24, "replay": 12, "domain": 11, "guardrail": 8, "dev": 6, "guard_dev": 5},
+        seed=30,
         output_dir=folder / "two" / "run",
-        model_id=str(toy_checkpoint),
-        dataset_path=paths["train"],
-        replay_manifest=paths["replay"],
-        manifest_path=paths["domain"],
-        guardrail_manifest=[paths["guardrail"]],
-        validation_manifest=paths["dev"],
-        guardrail_validation_manifest=paths["guard_dev"],
         max_steps=6,
         eval_interval=3,
         batch_seconds=8.0,
-        rank=4,
         dropout=0.0,
         flat_sigma=0.05,
         distillation_weight=0.3,
         augment=["speed:0.95-1.05"],
-        device="cpu",
     )
     words = command_line(job)
     model = ["--model-id", str(toy_checkpoint), "--device", "cpu"]
@@ -81,7 +70,7 @@ def launch(
         json.dumps(
             {
                 "experiment": words,
-                "run_stt": [*model, "--manifest", str(paths["domain"]), "--output", str(folder / "stt.json")],
+                "run_stt": [*model, "--manifest", str(job.manifest_path), "--output", str(folder / "stt.json")],
                 "run_stt_files": [*model, str(folder / "domain_audio"), "--output", str(folder / "files.json")],
                 "refused": command_line(replace(job, output_dir=folder)),
             }

@@ -41,30 +41,18 @@ config = Config()
 
 
 @pytest.fixture(scope="module")
-def job(
-    toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> ExperimentConfig:
+def job(make_job: Callable[..., ExperimentConfig], tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     data = tmp_path_factory.mktemp("data")
     counts = {"train": 12, "replay": 8, "domain": 6, "guardrail": 6, "dev": 4, "guard_dev": 4}
-    paths = {
-        name: write_toy_manifest(data / f"{name}.jsonl", count=count, seed=seed)
-        for seed, (name, count) in enumerate(counts.items(), start=50)
-    }
-    return ExperimentConfig(
+    return make_job(
+        data,
+        counts,
+        seed=50,
         output_dir=data / "run",
-        model_id=str(toy_checkpoint),
-        dataset_path=paths["train"],
-        replay_manifest=paths["replay"],
-        manifest_path=paths["domain"],
-        guardrail_manifest=[paths["guardrail"]],
-        validation_manifest=paths["dev"],
-        guardrail_validation_manifest=paths["guard_dev"],
         max_steps=2,
         eval_interval=1,
         batch_seconds=6.0,
-        rank=4,
         strengths=[0.5, 1.0],
-        device="cpu",
     )
 
 

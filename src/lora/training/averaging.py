@@ -23,11 +23,14 @@ class WeightAverage:
         self.parameters = list(parameters)
         self.decay = decay
         self.steps = 0
-        self.averages = [parameter.detach().clone() for parameter in self.parameters]
+        # Without decay the average is the weights themselves: nothing is copied.
+        self.averages = [parameter.detach().clone() for parameter in self.parameters] if decay else self.parameters
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the weights of one more step into the average."""
+        if not self.decay:
+            return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for average, parameter in zip(self.averages, self.parameters, strict=True):
@@ -36,6 +39,9 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Put the average in place of the weights inside the block; afterwards they are what they were, to the bit."""
+        if not self.decay:
+            yield
+            return
         kept = [parameter.detach().clone() for parameter in self.parameters]
         self._write(self.averages)
         try:

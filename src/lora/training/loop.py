@@ -8,7 +8,7 @@ kept.
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,26 +172,26 @@ class Trainer:
         self.teachers = data.teachers
         before = self._evaluate(0, evaluate, record, result)
         best, best_state = before, trainable_state(self.model)
-        batches = self.batches(data)
-        for step in range(1, config.max_steps + 1):
-            row = self.step(step, *next(batches))
-            result.steps, result.final_loss = step, row["loss"]
-            result.audio_seconds += row["audio_seconds"]
-            if step == 1:
-                result.first_loss = row["loss"]
-            record(row)
-            if step % config.eval_interval and step != config.max_steps:
-                continue
-            with self.average.applied():
-                now = self._evaluate(step, evaluate, record, result)
-                if now.score < best.score:
-                    best, best_state, result.best_step = now, trainable_state(self.model), step
-            if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
-                result.stopped_by = "wer_stop_threshold"
-                break
-            if now.tripped:
-                result.stopped_by = now.tripped
-                break
+        with closing(self.batches(data)) as batches:
+            for step in range(1, config.max_steps + 1):
+                row = self.step(step, *next(batches))
+                result.steps, result.final_loss = step, row["loss"]
+                result.audio_seconds += row["audio_seconds"]
+                if step == 1:
+                    result.first_loss = row["loss"]
+                record(row)
+                if step % config.eval_interval and step != config.max_steps:
+                    continue
+                with self.average.applied():
+                    now = self._evaluate(step, evaluate, record, result)
+                    if now.score < best.score:
+                        best, best_state, result.best_step = now, trainable_state(self.model), step
+                if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
+                    result.stopped_by = "wer_stop_threshold"
+                    break
+                if now.tripped:
+                    result.stopped_by = now.tripped
+                    break
         restore_state_(self.model, best_state)
         return result
 
