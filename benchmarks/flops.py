@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from recipe import recipe_of
 from workload import FSDD, LIBRIVOX, MAX_DIGITS, MIN_DIGITS, ROOT, fail, machine, make_checkpoint, require_folder
 
@@ -133,6 +134,7 @@ def make_examples(bundle: Bundle, fsdd: Path, count: int) -> list[Example]:
 def make_trainer(adaptation: Adaptation, precision: str) -> Trainer:
     """Return a trainer that takes the batches that it is given."""
     cpu = adaptation.bundle.device.type == "cpu"
+    AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision, and this one measures both
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cpu)
     # A step that skipped the encoder would be another measurement, so nothing is kept.
     return Trainer(adaptation, OBJECTIVES["aligned"], recipe_of(), accelerator, None)

@@ -22,8 +22,9 @@ from statistics import median
 
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from recipe import recipe_of
 
-from lora.config import DecodeSettings, ExperimentConfig, Precision, PreprocessConfig, StateFormat, TargetPreset
+from lora.config import DecodeSettings, Precision, PreprocessConfig, StateFormat, TargetPreset
 from lora.data.manifest import read_manifest
 from lora.data.wave_store import WaveStore
 from lora.decoding import Recognizer
@@ -34,7 +35,7 @@ from lora.model.feature_cache import EncoderCache
 from lora.model.load import load_bundle
 from lora.model.methods import start_adaptation
 from lora.training.examples import build_examples
-from lora.training.loop import Evaluation, Trainer, TrainingConfig, TrainingData
+from lora.training.loop import Evaluation, Trainer, TrainingData
 from lora.training.objective import aligned_objective
 
 
@@ -77,8 +78,7 @@ def measure(variant: Variant, options: argparse.Namespace, folder: Path) -> Meas
     waves = WaveStore(recognizer.preprocess)
     examples = build_examples(bundle, read_manifest(options.train).utterances, waves, max_seconds=20.0)
     evaluation_set = load_evaluation_set("test", read_manifest(options.evaluate), recognizer, waves)
-    defaults = ExperimentConfig(Path(), Path(), Path(), [Path()], max_steps=options.steps)
-    settings = TrainingConfig(**{name: getattr(defaults, name) for name in TrainingConfig.__dataclass_fields__})
+    settings = recipe_of(max_steps=options.steps)
     set_seed(settings.seed)
     adaptation = start_adaptation(bundle, AdapterConfig("lora", 16, 32.0, 0.05, variant.targets), seed=settings.seed)
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")

@@ -85,7 +85,7 @@ class ExperimentConfig:
     guardrail_manifest: list[Path] = option(help="evaluation sets that must not get worse")
     model_id: str = option("builtin:digits", help="hub id, local folder or builtin:digits")
     replay_manifest: Path | None = option(None, help="guardrail-like training data, mixed in against forgetting")
-    replay_ratio: float = option(0.5, help="share of replay in every step's audio, 0 (none) to 0.9")
+    replay_ratio: float = option(0.6, help="share of replay in every step's audio, 0 (none) to 0.9")
     validation_manifest: Path | None = option(
         None, help="development set of the domain; without it a part of the training manifest is held out"
     )
@@ -104,16 +104,16 @@ class ExperimentConfig:
     lora_plus: float = option(1.0, help="LoRA+: learning rate of B over that of A")
     flat_sigma: float = option(0.0, help="Flat-LoRA: size of the random weight perturbation, 0 (off) to 0.3")
     average_decay: float = option(
-        0.0, help="exponential moving average of the trained weights: what is evaluated and kept, 0 (off) to 0.9999"
+        0.98, help="exponential moving average of the trained weights: what is evaluated and kept, 0 (off) to 0.9999"
     )
     distillation_weight: float = option(
-        0.0, help="part of the replay loss that is KL to the base model's own output, 0 to 1"
+        0.7, help="part of the replay loss that is KL to the base model's own output, 0 to 1"
     )
     distillation_texts: Literal["transcripts", "base"] = option(
         "transcripts", help="what replay is scored on: its transcripts, or the base model's own texts"
     )
     strengths: list[float] = option(
-        default_factory=lambda: [1.0],
+        default_factory=lambda: [0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0],
         help="adapter strengths to compare on the development sets after training; the best one is kept",
     )
 
@@ -147,9 +147,9 @@ class ExperimentConfig:
         allow_single=True,
     )
     selection_budget: float = option(
-        0.0,
-        help="WER that the guardrail's development set may lose before a state is held back; less than the "
-        "guardrail budget, because a development set is small and the kept state is the luckiest of several",
+        0.002,
+        help="WER that the guardrail's development set may lose before a state or strength is held back; less than "
+        "the guardrail budget, because a development set is small and the kept state is the luckiest of several",
     )
     objective: Literal["aligned", "misaligned"] = option(
         "aligned", help="training objective; misaligned exists to measure what the alignment check prevents"
@@ -188,7 +188,7 @@ class ExperimentConfig:
     allow_outside_audio: bool = option(False, help="accept audio paths outside a manifest's folder")
 
     def check(self) -> None:
-        """Refuse values out of range, all at once.
+        """Refuse values out of range and options that contradict each other, all at once.
 
         Raises:
             ConfigError: one problem a value.
@@ -235,6 +235,16 @@ class ExperimentConfig:
             problems.append(f"trackers: got {self.trackers}, expected each once")
         if not self.strengths:
             problems.append("strengths: got none, expected at least one, for example 1.0")
+        if self.replay_manifest is None and self.replay_ratio:
+            problems.append(
+                "replay_manifest: got none, so nothing would guard what the model had. Give --replay-manifest, or say "
+                "so with --replay-ratio 0 --distillation-weight 0"
+            )
+        if self.distillation_weight and not self.replay_ratio:
+            problems.append(
+                f"distillation_weight: got {self.distillation_weight:g} with replay_ratio 0, but distillation works on "
+                "replay. Give --replay-manifest and a --replay-ratio, or --distillation-weight 0"
+            )
         if self.augment_views and not self.augment:
             problems.append("augment_views: nothing is drawn without augment. Give --augment, or leave it out")
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
@@ -250,4 +260,4 @@ class ExperimentConfig:
         if not self.guardrail_manifest:
             problems.append("guardrail_manifest: got none, expected at least one set that must not get worse")
         if problems:
-            raise ConfigError("the configuration has values out of range", problems)
+            raise ConfigError("the configuration does not hold", problems)

@@ -93,6 +93,7 @@ METRICS: dict[str, Any] = {
     "train": {
         "steps": 40,
         "seconds": 12.34,
+        "cpu_seconds": 23.4,
         "audio_seconds": 4321.0,
         "first_loss": 2.1,
         "final_loss": 0.4,

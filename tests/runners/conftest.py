@@ -16,6 +16,13 @@ ROLES = {
     "dev": "validation_manifest",
     "guard_dev": "guardrail_validation_manifest",
 }
+FEW_GUARDS: Mapping[str, Any] = {
+    "distillation_weight": 0.0,
+    "average_decay": 0.0,
+    "strengths": [1.0],
+    "selection_budget": 0.0,
+}
+"""What a test that is not about the guards can do without, for its time."""
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +39,8 @@ def make_job(toy_checkpoint: Path, write_toy_manifest: Callable[..., Path]) -> C
             for number, (role, count) in enumerate(counts.items(), start=seed)
         }
         paths["guardrail_manifest"] = [paths["guardrail_manifest"]]
-        return ExperimentConfig(model_id=str(toy_checkpoint), device="cpu", rank=4, **paths, **options)
+        fixed = {"model_id": str(toy_checkpoint), "device": "cpu", "rank": 4}
+        guards = FEW_GUARDS | {"replay_ratio": 0.5 if "replay" in counts else 0.0}
+        return ExperimentConfig(**fixed, **paths, **(guards | options))
 
     return make

@@ -140,7 +140,7 @@ def test_two_runs_of_one_seed_have_the_same_metrics_and_adapter_bytes(
     first, second = read_metrics(finished), read_metrics(tmp_path / "again")
     for metrics in (first, second):
         del metrics["run_id"], metrics["command"], metrics["config"]["output_dir"]
-        del metrics["seconds"], metrics["train"]["seconds"], metrics["times"]
+        del metrics["seconds"], metrics["train"]["seconds"], metrics["train"]["cpu_seconds"], metrics["times"]
     assert first == second
     for name in ("lora_adapter/adapter_model.safetensors", "samples.jsonl", "history.jsonl"):
         assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -195,6 +195,7 @@ def test_the_streaming_family_runs_on_cached_states_and_splits_its_own_developme
             targets="decoder",
             alignment_check=False,
             replay_manifest=None,
+            replay_ratio=0.0,
             validation_manifest=None,
             guardrail_validation_manifest=None,
             max_steps=2,
@@ -402,9 +403,12 @@ def test_a_base_that_is_not_itself_with_the_adapter_off_fails_the_run(
     assert_refused(words, output, capsys, "with the adapter switched off", "toy-12-0: baseline", code=3)
 
 
-def test_distillation_without_replay_is_refused(job: ExperimentConfig, tmp_path: Path) -> None:
-    config = replace(job, output_dir=tmp_path / "run", replay_manifest=None, distillation_weight=0.5)
-    with pytest.raises(ConfigError, match="give --replay-manifest"):
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_training_without_the_replay_that_it_asks_for_is_refused(
+    job: ExperimentConfig, tmp_path: Path, weight: float
+) -> None:
+    config = replace(job, output_dir=tmp_path / "run", replay_manifest=None, distillation_weight=weight)
+    with pytest.raises(ConfigError, match="Give --replay-manifest"):
         run_experiment(config)
     assert not (tmp_path / "run").exists()
 

@@ -102,7 +102,7 @@ def metrics(config: ExperimentConfig) -> JsonObject:
         },
         "guardrails": [{"name": "us", "delta": 0.001, "ci95": None}],
         "adapter": {"trainable_parameters": 1234567},
-        "train": {"steps": config.max_steps, "best_step": config.max_steps - 10, "seconds": 61.4},
+        "train": {"steps": config.max_steps, "best_step": config.max_steps - 10, "cpu_seconds": 61.4},
         "verdict": {"decision": "accept"},
         "times": {"finished_at": "2030-05-06T07:08:09+00:00"},
     }
@@ -115,7 +115,7 @@ def plan_run(folder: Path, name: str, hypothesis: str, **options: int | float) -
         dataset_path=data / "train.jsonl",
         manifest_path=data / "domain.jsonl",
         guardrail_manifest=[data / "us.jsonl"],
-        **options,
+        **{"replay_ratio": 0.0, "distillation_weight": 0.0, **options},
     )
     return RunPlan(name, (hypothesis,), config)
 

@@ -14,7 +14,7 @@ from lora.data.manifest import read_manifest
 from lora.data.sources.base import Clip
 from lora.errors import ConfigError, InputError, ManifestError
 from lora.runners import personal as runner
-from lora.runners.personal import RECIPE, PersonalOptions, choose_guards, divide, gather, plan_experiment
+from lora.runners.personal import PersonalOptions, choose_guards, divide, gather, plan_experiment
 from lora.scripts import personal
 
 FEW_STEPS = "max_steps: 2\neval_interval: 1\nbatch_seconds: 6\nrank: 4\nstrengths: [0.5, 1.0]\ndevice: cpu\n"
@@ -72,7 +72,7 @@ def test_a_folder_ends_in_a_verdict_in_one_step(
     assert int(said[1]) + int(said[2]) == 16
     metrics = json.loads((output / "experiment_metrics.json").read_text(encoding="utf-8"))
     assert metrics["domain"]["utterances"] == int(said[2]) >= 3
-    assert metrics["config"]["distillation_weight"] == RECIPE["distillation_weight"]
+    assert metrics["config"]["distillation_weight"] == 0.7
     assert metrics["config"]["max_steps"] == 2
     assert [row["scale"] for row in metrics["strength"]] == [0.5, 1.0]
 

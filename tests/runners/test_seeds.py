@@ -17,7 +17,12 @@ TUNED = {42: 0.05, 43: 0.06, 44: 0.10}
 def config(folder: Path, seeds: list[int] | None) -> ExperimentConfig:
     path = folder / "x.jsonl"
     return ExperimentConfig(
-        output_dir=folder / "runs", dataset_path=path, manifest_path=path, guardrail_manifest=[path], seeds=seeds
+        output_dir=folder / "runs",
+        dataset_path=path,
+        replay_manifest=path,
+        manifest_path=path,
+        guardrail_manifest=[path],
+        seeds=seeds,
     )
 
 

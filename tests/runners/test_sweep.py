@@ -27,7 +27,12 @@ SPACE: dict[str, Range | Choices] = {
 def make_plan(folder: Path, **changes: object) -> SweepPlan:
     path = folder / "x.jsonl"
     base = ExperimentConfig(
-        output_dir=folder / "sweep" / "best", dataset_path=path, manifest_path=path, guardrail_manifest=[path]
+        output_dir=folder / "sweep" / "best",
+        dataset_path=path,
+        replay_manifest=path,
+        distillation_weight=0.0,
+        manifest_path=path,
+        guardrail_manifest=[path],
     )
     fields = {
         "name": "toy",
@@ -247,6 +252,11 @@ def toy_config(toy_checkpoint: Path, write_toy_manifest: Callable[..., Path], tm
         validation_manifest=write_toy_manifest(tmp_path / "dev.jsonl", count=4, seed=2),
         manifest_path=write_toy_manifest(tmp_path / "test.jsonl", count=4, seed=3),
         guardrail_manifest=[write_toy_manifest(tmp_path / "guard.jsonl", count=4, seed=4)],
+        replay_ratio=0.0,
+        distillation_weight=0.0,
+        average_decay=0.0,
+        strengths=[1.0],
+        selection_budget=0.0,
         max_steps=4,
         eval_interval=2,
         batch_seconds=3,

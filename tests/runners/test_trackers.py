@@ -105,6 +105,7 @@ def test_a_tracker_that_is_not_installed_stops_the_run_before_it_starts(
     with pytest.raises(SetupError, match="pip install wandb mlflow"):
         run_experiment(replace(job, output_dir=tmp_path / "run", trackers=["wandb", "trackio", "mlflow"]))
     words = ["--output-dir", str(tmp_path / "run"), "--dataset-path", "none.jsonl", "--manifest-path", "none.jsonl"]
+    words += ["--replay-manifest", "none.jsonl"]
     assert experiment.main([*words, "--guardrail-manifest", "none.jsonl", "--trackers", "wandb"]) == 1
     assert "wandb cannot be imported" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

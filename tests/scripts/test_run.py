@@ -27,6 +27,8 @@ experiment:
   dataset_path: data/train.jsonl
   manifest_path: data/test.jsonl
   guardrail_manifest: [data/clean.jsonl, "{fsdd}/more.jsonl"]
+  replay_ratio: 0
+  distillation_weight: 0
   learning_rate: 1e-4
   alignment_check: false
 """

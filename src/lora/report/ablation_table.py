@@ -19,7 +19,7 @@ HEADER = (
     "95% interval",
     "Verdict",
     "Trainable parameters",
-    "Training, s",
+    "Training, CPU s",
 )
 # Where a run writes is no difference, and what watches it does not act on it.
 NO_DIFFERENCE = ("output_dir", "cache_dir", "trackers")
@@ -99,7 +99,7 @@ def _row(record: JsonObject, folder: Path, differs: str) -> tuple[str, ...]:
         "; ".join("no interval" if row["ci95"] is None else interval_points(row["ci95"]) for row in guardrails),
         record["verdict"]["decision"],
         number(record["adapter"]["trainable_parameters"]),
-        f"{record['train']['seconds']:.0f}",
+        f"{record['train']['cpu_seconds']:.0f}",
     )
 
 

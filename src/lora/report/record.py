@@ -31,7 +31,7 @@ _REQUIRED_KEYS: dict[str, tuple[str, ...]] = {
     "headroom": ("baseline_wer", "enough", "message"),
     "alignment_check": ("aligned_loss", "misaligned_loss", "passed"),
     "efficacy": ("delta_norm", "outputs_changed"),
-    "train": ("steps", "seconds", "audio_seconds", "first_loss", "final_loss", "stopped_by"),
+    "train": ("steps", "seconds", "cpu_seconds", "audio_seconds", "first_loss", "final_loss", "stopped_by"),
     "verdict": ("decision", "reasons"),
 }
 

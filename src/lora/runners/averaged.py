@@ -79,4 +79,4 @@ def _add_up(records: Sequence[JsonObject], parts: list[JsonObject], norm: float)
     rank = sum(record["adapter"]["rank"] for record in records)
     # The parts' strengths are in their weights; the average is used as it is.
     changed = {"rank": rank, "alpha": float(rank), "delta_norm": norm, "strength": 1.0, "average_of": parts}
-    return Training(result, total("seconds"), records[0]["adapter"] | changed, [])
+    return Training(result, total("seconds"), total("cpu_seconds"), records[0]["adapter"] | changed, [])

@@ -107,6 +107,7 @@ def judge(
         "train": {
             "steps": result.steps,
             "seconds": round(training.seconds, 3),
+            "cpu_seconds": round(training.cpu_seconds, 3),
             "audio_seconds": result.audio_seconds,
             "first_loss": result.first_loss,
             "final_loss": result.final_loss,

@@ -56,10 +56,11 @@ OnEvaluation = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Training:
-    """Outcome of the training stage."""
+    """Outcome of the training stage; `cpu_seconds` are those of all threads together."""
 
     result: TrainingResult
     seconds: float
+    cpu_seconds: float
     adapter: JsonObject
     strength_curve: list[JsonObject]
 
@@ -122,7 +123,7 @@ def train(
     trainer = build_trainer(run, tracking.accelerator, adaptation, training_data)
     pace = FirstSteps(run, data, console.print)
     history: list[JsonObject] = []
-    started = time.monotonic()
+    started, cpu_started = time.monotonic(), time.process_time()
     with progress_bar("training", config.max_steps) as report:
 
         def record(row: JsonObject) -> None:
@@ -144,7 +145,7 @@ def train(
         cache = trainer.encoder_cache
         with closing(cache) if cache is not None else nullcontext():
             result = trainer.train(training_data, evaluate, record)
-    seconds = time.monotonic() - started
+    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)
     tracking.log_strengths(curve, result.steps)
@@ -159,7 +160,7 @@ def train(
         "delta_norm": delta_norm(model),
         "strength": strength_of(model),
     }
-    return Training(result, seconds, described, curve)
+    return Training(result, seconds, cpu_seconds, described, curve)
 
 
 def build_trainer(run: Run, accelerator: Accelerator, adaptation: Adaptation, training: TrainingData) -> Trainer:
