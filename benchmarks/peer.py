@@ -227,7 +227,7 @@ def main() -> int:
         help="of ours; the first one is that of the JSON line (default: bf16 fp32)",
     )  # fmt: skip
     parser.add_argument(
-        "--parts", type=int, default=2, help="in which ours computes a step's batch, for its memory (default: 2)"
+        "--parts", type=int, default=1, help="in which ours computes a step's batch; more take less memory (default: 1)"
     )
     options = parse_options(parser)
     try:

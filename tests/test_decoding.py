@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from lora import decoding
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.decoding import Recognizer
 from lora.errors import AudioError
+from lora.model.families import EncoderStates
 from lora.model.load import Bundle
 from lora.units import Wave
 
@@ -93,6 +97,29 @@ def test_transcripts_come_in_the_order_of_the_waves(bundle: Bundle, make_wave: C
     forwards = build_recognizer(bundle, batch_size=2).transcribe(waves)
     backwards = build_recognizer(bundle, batch_size=2).transcribe(waves[::-1])
     assert [row.token_ids for row in forwards] == [row.token_ids for row in backwards[::-1]]
+
+
+def test_a_batch_encoded_in_pieces_has_the_states_of_each_wave_alone(
+    bundle: Bundle, make_wave: Callable[[int, int], Wave], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waves = [make_wave(samples, seed) for seed, samples in enumerate((3_000, 30_000, 9_000, 28_000, 4_000))]
+    recognizer = build_recognizer(bundle)
+    alone = [recognizer.encode([wave]).states[0] for wave in waves]
+    sizes = []
+    encode = bundle.family.encode
+
+    def noted(core: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
+        sizes.append(len(audio))
+        return encode(core, audio, num_samples)
+
+    monkeypatch.setattr(type(bundle.family), "encode", staticmethod(noted))
+    monkeypatch.setattr(decoding, "CPU_ENCODER_SECONDS", 2.0)
+    batch = recognizer.encode(waves)
+    assert sizes == [1, 1, 3]
+    assert batch.states.shape[:2] == batch.mask.shape == (5, len(alone[1]))
+    for row, states in enumerate(alone):
+        assert int(batch.mask[row].sum()) == len(states)
+        torch.testing.assert_close(batch.states[row, : len(states)], states, rtol=1e-4, atol=1e-5)
 
 
 def test_mean_log_prob_is_that_of_the_emitted_tokens(bundle: Bundle, make_wave: Callable[[int, int], Wave]) -> None:

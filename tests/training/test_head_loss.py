@@ -24,7 +24,7 @@ def test_value_and_gradient_are_those_of_cross_entropy(inputs: tuple[Tensor, Ten
     importance = torch.linspace(0.1, 2.0, COUNT)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         expected = F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="none")
-        got = head_loss(hidden, weight, labels)
+        got = head_loss(hidden, weight.to(torch.bfloat16) if precision == "bf16" else weight, labels)
     tolerance = {"rtol": 1e-5, "atol": 1e-6} if precision == "fp32" else {"rtol": 0.02, "atol": 0.02}
     torch.testing.assert_close(got, expected, **tolerance)
     [wanted] = torch.autograd.grad((importance * expected).sum(), hidden)

@@ -1,10 +1,12 @@
-"""In bf16 on a CPU the decoder's self-attention is the one of fp32, and the rest is not."""
+"""Training in bf16 on a CPU: what stays in fp32, and that frozen weights are converted once."""
 
+import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lora.model.load import Bundle
-from lora.training.precision import keep_self_attention_fp32_
+from lora.training.precision import autocast_weight, prepare_for_bf16_
 
 
 def self_attention(bundle: Bundle, hidden: Tensor) -> Tensor:
@@ -19,7 +21,7 @@ def test_autocast_leaves_the_decoders_self_attention_in_fp32(bundle: Bundle) -> 
     exact = self_attention(bundle, hidden)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert self_attention(bundle, hidden).dtype is torch.bfloat16
-    keep_self_attention_fp32_(bundle.core)
+    prepare_for_bf16_(bundle.core)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         kept = self_attention(bundle, hidden)
         assert bundle.core.model.decoder.layers[0].encoder_attn.q_proj(hidden).dtype is torch.bfloat16
@@ -29,5 +31,45 @@ def test_autocast_leaves_the_decoders_self_attention_in_fp32(bundle: Bundle) -> 
 def test_without_autocast_nothing_changes(bundle: Bundle) -> None:
     hidden = torch.randn(1, 5, bundle.core.config.hidden_size, generator=torch.Generator().manual_seed(0))
     before = self_attention(bundle, hidden)
-    keep_self_attention_fp32_(bundle.core)
+    prepare_for_bf16_(bundle.core)
     torch.testing.assert_close(self_attention(bundle, hidden), before, rtol=0, atol=0)
+
+
+def test_softmax_attention_is_computed_in_fp32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats = []
+    attend = F.scaled_dot_product_attention
+
+    def noted(query: Tensor, *tensors: Tensor, **named: object) -> Tensor:
+        output: Tensor = attend(query, *tensors, **named)  # type: ignore[arg-type]
+        formats.append(output.dtype)
+        return output
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    width = bundle.core.config.hidden_size
+    prepare_for_bf16_(bundle.core)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bundle.core.model.decoder(input_ids=torch.tensor([[1, 2]]), encoder_hidden_states=torch.randn(1, 5, width))
+    assert set(formats) == {torch.float32}
+    assert len(formats) == 2 * len(bundle.core.model.decoder.layers)
+
+
+def test_a_frozen_weight_is_converted_once_and_again_after_it_changed(bundle: Bundle) -> None:
+    layer = bundle.core.model.decoder.layers[0].encoder_attn.q_proj
+    layer.weight.requires_grad_(False)
+    assert autocast_weight(layer) is layer.weight
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first = autocast_weight(layer)
+        assert first.dtype is torch.bfloat16
+        assert autocast_weight(layer) is first
+        with torch.no_grad():
+            layer.weight.mul_(2)  # as Flat-LoRA does within a step
+        torch.testing.assert_close(autocast_weight(layer), 2 * first, rtol=0, atol=0)
+
+
+def test_trained_layers_are_left_to_autocast(bundle: Bundle) -> None:
+    layers = bundle.core.model.decoder.layers[0]
+    layers.encoder_attn.q_proj.weight.requires_grad_(False)
+    layers.encoder_attn.k_proj.weight.requires_grad_(True)
+    prepare_for_bf16_(bundle.core)
+    assert "forward" in vars(layers.encoder_attn.q_proj)
+    assert "forward" not in vars(layers.encoder_attn.k_proj)

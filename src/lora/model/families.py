@@ -5,6 +5,7 @@ alone. Transformers' own encoders do not have this property: Moonshine's GroupNo
 time, and both families' frame masks admit frames that touch padding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,6 +32,25 @@ class EncoderStates:
     def select(self, rows: Tensor) -> "EncoderStates":
         """Keep `rows` (int64, or bool per row) of the batch."""
         return EncoderStates(self.states[rows], self.mask[rows])
+
+
+def join_states(pieces: Sequence[tuple[Sequence[int], EncoderStates]]) -> EncoderStates:
+    """Return one padded batch of the rows of several: row `rows[i]` is row i of its piece.
+
+    Args:
+        pieces: the rows of each and their states; together 0 to the number of rows less one, each once.
+    """
+    if len(pieces) == 1 and list(pieces[0][0]) == list(range(len(pieces[0][0]))):
+        return pieces[0][1]
+    count = sum(len(rows) for rows, _ in pieces)
+    first = pieces[0][1].states
+    length = max(piece.mask.shape[1] for _, piece in pieces)
+    states = first.new_zeros(count, length, first.shape[2])
+    mask = torch.zeros(count, length, dtype=torch.bool, device=first.device)
+    for rows, piece in pieces:
+        states[rows, : piece.mask.shape[1]] = piece.states
+        mask[rows, : piece.mask.shape[1]] = piece.mask
+    return EncoderStates(states, mask)
 
 
 class Family(Protocol):

@@ -5,7 +5,7 @@ content, so every run on the same base, audio and format shares them.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,28 +81,15 @@ class EncoderCache:
         if not all(map(self.has, hashes)):
             self.store.refresh()
         missing = {wave_hash: row for row, wave_hash in enumerate(hashes) if not self.has(wave_hash)}
-        for piece in self._pieces(list(missing.items())):
+        if missing:
             with torch.autocast(self._device_type, enabled=False):
-                encoded = self._encode([load(row) for _, row in piece])
+                encoded = self._encode([load(row) for row in missing.values()])
             rows = zip(encoded.states, encoded.mask, strict=True)
             kept = [states[mask].to("cpu", self._dtype).contiguous() for states, mask in rows]
             self.store.add(
-                [(bytes.fromhex(name), _bytes_of(states)) for (name, _), states in zip(piece, kept, strict=True)]
+                [(bytes.fromhex(name), _bytes_of(states)) for name, states in zip(missing, kept, strict=True)]
             )
         return self._read([bytes.fromhex(wave_hash) for wave_hash in hashes])
-
-    def _pieces(self, missing: list[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-        """Yield what the encoder takes at once: on a CPU one utterance, on a device that is fast in parallel all.
-
-        One utterance's frames fill a CPU's matrix products already, and the memory of a whole batch in the encoder,
-        which nothing else in such a run needs, stays with the process: 212 MB against 55 for 8 x 13 s of
-        streaming-tiny.
-        """
-        if self._device_type != "cpu":
-            yield from [missing] if missing else []
-            return
-        for one in missing:
-            yield [one]
 
     def _read(self, keys: Sequence[bytes]) -> EncoderStates:
         frames = [(self.store.size_of(key) or 0) // self.frame_bytes for key in keys]

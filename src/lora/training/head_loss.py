@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 POSITIONS = 64
 """Positions at a time: 8 MB of logits at a vocabulary of 32,768, and rows enough for fast matrix products."""
@@ -21,7 +20,8 @@ def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         hidden: float (positions, width), what the output layer reads.
-        weight: float (vocabulary, width), of an output layer without bias that is not trained.
+        weight: float (vocabulary, width), of an output layer without bias that is not trained; its format is that of
+            the products.
         labels: int64 (positions,).
 
     Raises:
@@ -38,21 +38,25 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        device = hidden.device.type
-        # Autocast would convert the weight anew for every piece.
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        weight = weight.to(dtype)
         losses = torch.empty(len(labels), device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        inputs = hidden.detach().to(weight.dtype)
+        # Memory that every piece uses again: what is new each time costs a page fault for each 4 KiB.
+        products = torch.empty(min(POSITIONS, len(labels)), len(weight), dtype=weight.dtype, device=hidden.device)
+        values = products if weight.dtype is torch.float32 else torch.empty_like(products, dtype=torch.float32)
         for start in range(0, len(labels), POSITIONS):
             part = slice(start, start + POSITIONS)
             chosen = labels[part].unsqueeze(1)
-            log_probs = F.log_softmax(F.linear(hidden[part].to(dtype), weight).float(), dim=-1)
-            losses[part] = -log_probs.gather(1, chosen).squeeze(1)
+            product, scores = products[: len(chosen)], values[: len(chosen)]
+            torch.mm(inputs[part], weight.T, out=product)
+            scores.copy_(product).sub_(product.amax(dim=1, keepdim=True))
+            right = scores.gather(1, chosen)
+            total = scores.exp_().sum(dim=1, keepdim=True)
+            losses[part] = (total.log() - right).squeeze(1)
             if gradient is not None:
-                slope = log_probs.exp_()
-                slope.scatter_add_(1, chosen, torch.full_like(chosen, -1, dtype=slope.dtype))
-                gradient[part] = slope.to(dtype) @ weight
+                slope = scores.div_(total)
+                slope.scatter_add_(1, chosen, torch.full_like(right, -1))
+                gradient[part] = product.copy_(slope) @ weight
         ctx.save_for_backward(gradient)
         return losses
 

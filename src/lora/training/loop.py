@@ -30,7 +30,7 @@ from lora.training.batching import Augment, BatchReader
 from lora.training.examples import Example
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
-from lora.training.precision import keep_self_attention_fp32_
+from lora.training.precision import prepare_for_bf16_
 from lora.training.schedule import learning_rate_factor
 from lora.training.shares import (
     add_up_gradients_,
@@ -151,7 +151,7 @@ class Trainer:
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
         if accelerator.mixed_precision == "bf16" and self.bundle.device.type == "cpu":
-            keep_self_attention_fp32_(self.bundle.core)
+            prepare_for_bf16_(self.bundle.core)
 
     def train(
         self,

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lora.model.families import EncoderStates, Family
 from lora.model.text import IGNORED, TokenBatch
 from lora.training.head_loss import head_loss
+from lora.training.precision import autocast_weight
 
 Objective = Callable[[Any, Family, EncoderStates, TokenBatch], Tensor]
 """(core, family, encoded, targets) -> loss of each utterance, summed over its tokens, float32 (batch,)."""
@@ -69,7 +70,7 @@ class Positions:
         """Return each utterance's summed cross-entropy, float32 (batch,)."""
         if self.head.weight.requires_grad:  # training from scratch
             return self.sum_rows(F.cross_entropy(self.logits(), self.labels, reduction="none"))
-        return self.sum_rows(head_loss(self.hidden, self.head.weight, self.labels))
+        return self.sum_rows(head_loss(self.hidden, autocast_weight(self.head), self.labels))
 
     def sum_rows(self, values: Tensor) -> Tensor:
         """Sum values of positions within each utterance, float32 (batch,)."""
