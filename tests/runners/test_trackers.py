@@ -132,7 +132,7 @@ def test_a_tracker_on_request_is_told_the_same_in_rising_steps(
         told |= row[2]
     metrics = read_json(tmp_path / "run" / "experiment_metrics.json")
     assert told["strength/domain_wer/0.5"] == metrics["strength"][0]["domain_wer"]
-    assert told["result/verdict"] == metrics["verdict"]["decision"]
+    assert told["result/accepted"] == (metrics["verdict"]["decision"] == "accept")
     monkeypatch.delitem(sys.modules, "trackio")
 
 

@@ -69,7 +69,9 @@ class Tracking:
 
     def log_result(self, metrics: JsonObject) -> None:
         """Log what the run ended with."""
-        values = {"result/verdict": metrics["verdict"]["decision"], "result/train_seconds": metrics["train"]["seconds"]}
+        # MLflow takes numbers alone.
+        accepted = int(metrics["verdict"]["decision"] == "accept")
+        values = {"result/accepted": accepted, "result/train_seconds": metrics["train"]["seconds"]}
         for compared in (metrics["domain"], *metrics["guardrails"]):
             values |= {f"result/{compared['name']}/{name}": compared[name] for name in COMPARED}
             if compared["ci95"] is not None:
@@ -78,7 +80,7 @@ class Tracking:
         self._log(values, metrics["train"]["steps"])
 
     def _log(self, values: JsonObject, step: int) -> None:
-        known = {name: value for name, value in values.items() if isinstance(value, int | float | str)}
+        known = {name: value for name, value in values.items() if isinstance(value, int | float)}
         self.accelerator.log(known, step=step)
 
 
