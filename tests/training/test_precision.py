@@ -1,9 +1,7 @@
 """Training in bf16 on a CPU: what stays in fp32, and that frozen weights are converted once."""
 
-import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lora.model.load import Bundle
 from lora.training.precision import autocast_weight, prepare_for_bf16_
@@ -33,24 +31,6 @@ def test_without_autocast_nothing_changes(bundle: Bundle) -> None:
     before = self_attention(bundle, hidden)
     prepare_for_bf16_(bundle.core)
     torch.testing.assert_close(self_attention(bundle, hidden), before, rtol=0, atol=0)
-
-
-def test_softmax_attention_is_computed_in_fp32(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    formats = []
-    attend = F.scaled_dot_product_attention
-
-    def noted(query: Tensor, *tensors: Tensor, **named: object) -> Tensor:
-        output: Tensor = attend(query, *tensors, **named)  # type: ignore[arg-type]
-        formats.append(output.dtype)
-        return output
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
-    width = bundle.core.config.hidden_size
-    prepare_for_bf16_(bundle.core)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        bundle.core.model.decoder(input_ids=torch.tensor([[1, 2]]), encoder_hidden_states=torch.randn(1, 5, width))
-    assert set(formats) == {torch.float32}
-    assert len(formats) == 2 * len(bundle.core.model.decoder.layers)
 
 
 def test_a_frozen_weight_is_converted_once_and_again_after_it_changed(bundle: Bundle) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.moonshine_streaming.modeling_moonshine_streaming import sliding_window_mask_function
 
 from lora.errors import ModelError
+from lora.model.attention import window_mask
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class MoonshineStreamingFamily:
         hidden = hidden.transpose(1, 2)
         mask = _frame_mask(self._halve(frames), hidden.shape[1])
         for layer, window in zip(encoder.layers, encoder.config.sliding_windows, strict=True):
-            hidden = layer(hidden, attention_mask=_window_mask(mask, tuple(window)))
+            hidden = layer(hidden, attention_mask=window_mask(mask, tuple(window)))
         return EncoderStates(encoder.final_norm(hidden), mask)
 
     def decoder_memory(self, encoded: EncoderStates) -> Tensor:
@@ -177,16 +177,6 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (MoonshineFamil
 
 def _frame_mask(frames: Tensor, length: int) -> Tensor:
     return torch.arange(length, device=frames.device).unsqueeze(0) < frames.unsqueeze(1)
-
-
-def _window_mask(mask: Tensor, window: tuple[int, int]) -> Tensor:
-    """Return which frames each frame attends to, bool (batch, 1, frames, frames)."""
-    length = mask.shape[1]
-    positions = torch.arange(length, device=mask.device)
-    allowed: Tensor = sliding_window_mask_function(window)(0, 0, positions.unsqueeze(1), positions.unsqueeze(0))
-    visible = allowed.unsqueeze(0) & mask.unsqueeze(1)
-    # A padded frame beyond every real one sees itself, so that no softmax row is empty.
-    return (visible | torch.eye(length, dtype=torch.bool, device=mask.device)).unsqueeze(1)
 
 
 def _masked_group_norm(hidden: Tensor, frames: Tensor, norm: nn.GroupNorm) -> Tensor:

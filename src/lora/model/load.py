@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from lora.errors import ModelError, SetupError
+from lora.model.attention import ATTENTION
 from lora.model.families import FAMILIES, Family
 from lora.units import SAMPLE_RATE_HZ
 
@@ -98,7 +99,7 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
         if family is None:
             raise ModelError(f"{model_id}: model type {config.model_type!r}; expected one of {', '.join(FAMILIES)}.")
         core, loaded = AutoModelForSpeechSeq2Seq.from_pretrained(
-            location, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+            location, dtype=torch.float32, attn_implementation=ATTENTION, output_loading_info=True
         )
         processor = AutoProcessor.from_pretrained(str(processor_dir) if processor_dir else location)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

@@ -6,11 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-
-FP32_ATTENTION = "sdpa_fp32"
 
 
 def prepare_for_bf16_(core: Any) -> None:
@@ -20,12 +15,10 @@ def prepare_for_bf16_(core: Any) -> None:
       loss most: on a random model of streaming-tiny size with the official recipe, 12 steps in bf16 differ from
       fp32 by up to 4.2e-3 in the loss, and by 3.5e-4 so. Converting its many small tensors also costs more than its
       products gain.
-    - Softmax attention stays in fp32 everywhere: PyTorch's bf16 kernel for its gradient is three times slower.
     - A frozen weight is converted once, not in every step: autocast keeps the copies of trained weights alone.
     """
     for layer in core.model.decoder.layers:
         _keep_fp32_(layer.self_attn)
-    core.set_attn_implementation(FP32_ATTENTION)
     for layer in core.modules():
         if isinstance(layer, nn.Linear) and not layer.weight.requires_grad:
             _convert_once_(layer)
@@ -61,17 +54,8 @@ def _keep_fp32_(module: nn.Module) -> None:
     module.forward = in_fp32
 
 
-def _attend_in_fp32(module: nn.Module, *tensors: Any, **named: Any) -> Any:
-    with torch.autocast("cpu", enabled=False):
-        return sdpa_attention_forward(module, *map(_widen, tensors), **named)
-
-
 def _widen(value: Any) -> Any:
     """Return bf16 tensors, also those in a tuple, as fp32."""
     if isinstance(value, tuple):
         return tuple(map(_widen, value))
     return value.float() if isinstance(value, Tensor) and value.dtype is torch.bfloat16 else value
-
-
-AttentionInterface.register(FP32_ATTENTION, _attend_in_fp32)
-AttentionMaskInterface.register(FP32_ATTENTION, sdpa_mask)

@@ -1,0 +1,62 @@
+"""Attention in blocks is attention over all pairs under the same window, value and gradient."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.models.moonshine_streaming.modeling_moonshine_streaming import sliding_window_mask_function
+
+from lora.model.attention import BLOCK, WindowMask, attend, window_mask
+
+LENGTHS = (3 * BLOCK + 7, BLOCK, 2 * BLOCK - 1, 5)
+WINDOWS = ((16, 4), (16, 0), (1, 1), (2, 9), (BLOCK + 1, BLOCK + 1))
+
+
+def real_frames(lengths: tuple[int, ...]) -> Tensor:
+    return torch.arange(max(lengths)).unsqueeze(0) < torch.tensor(lengths).unsqueeze(1)
+
+
+def all_pairs(real: Tensor, window: tuple[int, int]) -> Tensor:
+    """Return Transformers' own window over real keys, and every frame's view of itself."""
+    places = torch.arange(real.shape[1])
+    seen: Tensor = sliding_window_mask_function(window)(0, 0, places.unsqueeze(1), places.unsqueeze(0))  # type: ignore[arg-type]
+    return (seen & real.unsqueeze(1) | torch.eye(real.shape[1], dtype=torch.bool)).unsqueeze(1)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+def test_blocks_give_what_all_pairs_give(window: tuple[int, int]) -> None:
+    real = real_frames(LENGTHS)
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(4, 2, real.shape[1], 8, generator=generator, requires_grad=True) for _ in range(3)]
+    mask = window_mask(real, window)
+    assert isinstance(mask, WindowMask)
+    got, weights = attend(nn.Module(), *inputs, mask, dropout=0.0, scaling=0.3)
+    assert weights is None
+    expected = F.scaled_dot_product_attention(*inputs, attn_mask=all_pairs(real, window), scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    slope = torch.randn(got.shape, generator=generator)
+    for ours, theirs in zip(
+        torch.autograd.grad((got * slope).sum(), inputs),
+        torch.autograd.grad((expected * slope).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "window"), [((BLOCK, 9), (16, 4)), (LENGTHS, (3 * BLOCK, 1)), (LENGTHS, (BLOCK + 2, 4))]
+)
+def test_where_blocks_do_not_pay_the_mask_is_over_all_pairs(lengths: tuple[int, ...], window: tuple[int, int]) -> None:
+    real = real_frames(lengths)
+    mask = window_mask(real, window)
+    assert isinstance(mask, Tensor)
+    assert torch.equal(mask, all_pairs(real, window))
+
+
+def test_autocast_on_a_cpu_leaves_attention_in_fp32() -> None:
+    inputs = [torch.randn(1, 2, 6, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    exact, _ = attend(nn.Module(), *inputs, None, dropout=0.0, scaling=0.3, is_causal=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert F.scaled_dot_product_attention(*inputs).dtype is torch.bfloat16
+        kept, _ = attend(nn.Module(), *inputs, None, dropout=0.0, scaling=0.3, is_causal=False)
+    torch.testing.assert_close(kept, exact, rtol=0, atol=0)
