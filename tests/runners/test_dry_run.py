@@ -74,7 +74,9 @@ def test_a_run_tells_its_estimate_after_the_first_steps(
     job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_experiment(replace(job, dry_run=False, max_steps=4, output_dir=tmp_path / "run"))
-    assert capsys.readouterr().err.count("estimate: ") == 1
+    told = capsys.readouterr().err
+    assert told.count("estimate: ") == 1
+    assert told.count("first step ") == 1
 
 
 def test_the_work_of_a_run_is_counted_from_its_sets(job: ExperimentConfig) -> None:

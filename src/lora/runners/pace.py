@@ -84,10 +84,10 @@ class Estimate:
 
 
 class FirstSteps:
-    """Tells the estimate once, after the first steps of a training.
+    """Tells when the first step was done, and once, some steps later, the estimate.
 
     Args:
-        tell: takes the line.
+        tell: takes a line.
     """
 
     def __init__(self, run: Run, data: RunData, tell: Callable[[str], None]) -> None:
@@ -97,6 +97,8 @@ class FirstSteps:
     def step_done(self) -> None:
         """Take the time; the first step, which warms everything up, does not count."""
         self.times.append(time.perf_counter())
+        if len(self.times) == 1:
+            self.tell(f"first step {time.monotonic() - self.run.started:.1f} s after the run began")
         if len(self.times) != PROBE_STEPS + 1:
             return
         steps = [after - before for before, after in pairwise(self.times)]
