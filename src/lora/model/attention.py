@@ -3,7 +3,7 @@
 It is `sdpa`, with two differences that change speed and not what is computed:
 
 - A layer that sees a window of frames computes that window. A mask over all pairs of frames costs the products of all
-  of them: of 13 s, 325 frames, the streaming family's widest window is 20.
+  of them; of 10 s, 500 frames, a window of the streaming family is 20.
 - Under autocast on a CPU it stays in fp32: PyTorch's bf16 kernel for its gradient is three times slower there.
 """
 

@@ -17,6 +17,7 @@ HEADER = (
     "Relative reduction",
     "Guardrail change, points",
     "95% interval",
+    "Strength",
     "Verdict",
     "Trainable parameters",
     "Training, CPU s",
@@ -79,13 +80,13 @@ def _shown(value: Any) -> str:
 
 def _without_adapter(record: JsonObject, folder: Path) -> tuple[str, ...]:
     low_high = _interval(folder, "base")
-    return ("no adapter", "the base model", percent(record["baseline_wer"]), low_high, *[NOTHING] * 6)
+    return ("no adapter", "the base model", percent(record["baseline_wer"]), low_high, *[NOTHING] * 7)
 
 
 def _row(record: JsonObject, folder: Path, differs: str) -> tuple[str, ...]:
     name = escape(record["run_id"])
     if record["status"] != "done":
-        return (name, f"{differs}; stopped by a check: {escape(record['message'])}", *[NOTHING] * 8)
+        return (name, f"{differs}; stopped by a check: {escape(record['message'])}", *[NOTHING] * 9)
     reduction = record["domain"]["relative_reduction"]
     guardrails = record["guardrails"]
     several = len(guardrails) > 1
@@ -97,6 +98,7 @@ def _row(record: JsonObject, folder: Path, differs: str) -> tuple[str, ...]:
         percent(reduction),
         "; ".join((f"{escape(row['name'])} " if several else "") + points(row["delta"]) for row in guardrails),
         "; ".join("no interval" if row["ci95"] is None else interval_points(row["ci95"]) for row in guardrails),
+        f"{record['adapter']['strength']:g}",
         record["verdict"]["decision"],
         number(record["adapter"]["trainable_parameters"]),
         f"{record['train']['cpu_seconds']:.0f}",
