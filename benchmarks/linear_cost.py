@@ -79,7 +79,8 @@ def measure_training(options: argparse.Namespace, folder: Path, size: int, sets:
     words += ["--manifest-path", sets["domain"], "--guardrail-manifest", sets["guardrail"]]
     words += ["--validation-manifest", sets["dev"], "--max-steps", steps, "--eval-interval", steps]
     words += ["--batch-seconds", BATCH_SECONDS, "--targets", options.targets, "--device", options.device]
-    _, peak_mb = run_measured([*words, "--allow-leakage"], folder / "log.txt")
+    words += ["--replay-ratio", 0, "--distillation-weight", 0, "--strengths", 1, "--allow-leakage"]
+    _, peak_mb = run_measured(words, folder / "log.txt")
     record = json.loads((output / "experiment_metrics.json").read_text(encoding="utf-8"))
     return Point(hours, record["train"]["seconds"], peak_mb)
 

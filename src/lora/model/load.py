@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from lora.errors import ModelError, SetupError
+from lora.memory import bound_kept_shapes
 from lora.model.attention import ATTENTION
 from lora.model.families import FAMILIES, Family
 from lora.units import SAMPLE_RATE_HZ
@@ -89,6 +90,7 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
         SetupError: the hub cannot be reached.
     """
     location = locate_model(model_id)
+    bound_kept_shapes()
     # Bars for reading and writing local files, which take a moment; downloads keep theirs.
     transformers_logging.disable_progress_bar()
     if processor_dir is not None and not processor_dir.is_dir():
