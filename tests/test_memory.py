@@ -1,8 +1,5 @@
 """Out of memory is recognised on every device, evaluation goes on in smaller batches, and what fits is not split."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,32 +14,12 @@ from lora.data.manifest import read_manifest
 from lora.decoding import Recognizer
 from lora.errors import SetupError
 from lora.evaluation.score import load_evaluation_set, score_set
-from lora.memory import attempt, bound_kept_shapes, is_out_of_memory, random_state, restore_random_state
+from lora.memory import attempt, is_out_of_memory, random_state, restore_random_state
 from lora.model.families import EncoderStates
 from lora.model.load import Bundle
 from lora.units import Wave
 
 CPU = torch.device("cpu")
-SHAPES = """
-import sys
-from lora.memory import bound_kept_shapes
-if sys.argv[1] == "True":
-    bound_kept_shapes()
-import torch
-from torch.nn import functional as F
-
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1])
-
-weight = torch.randn(64, 32, 7)
-for length in range(400, 800):
-    if length == 440:
-        start = resident()
-    F.conv1d(torch.randn(2, 32, length), weight, stride=3)
-print(resident() - start)
-"""
-"""Prints by how many pages a process grows over 360 lengths of a convolution's input."""
 
 
 @pytest.mark.parametrize(
@@ -140,19 +117,3 @@ def test_an_utterance_that_does_not_fit_alone_is_an_error_that_says_what_to_do(t
     recognizer, _ = recognizer_of(toy_bundle, 1)
     with pytest.raises(SetupError, match=r"an utterance of 2\.0 s alone does not fit .*--precision bf16"):
         recognizer.transcribe([np.zeros(32_000, dtype=np.float32), np.zeros(16_000, dtype=np.float32)])
-
-
-def test_what_onednn_keeps_is_bounded_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
-    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
-    bound_kept_shapes()
-    assert (os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"]) == ("7", "32")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
-    grown = []
-    for bounded in (True, False):
-        done = subprocess.run([sys.executable, "-c", SHAPES, str(bounded)], capture_output=True, text=True, check=True)
-        grown.append(int(done.stdout))
-    assert grown[0] < 0.6 * grown[1]

@@ -1,7 +1,6 @@
 """Out of memory: how it is recognised, and how an attempt is given up so that a smaller one can follow."""
 
 import gc
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,22 +12,9 @@ _MESSAGES = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
-# oneDNN and PyTorch's wrapper of it keep what they prepared for each new shape of a product or convolution, 1024 of each,
-# and nearly every batch of speech has a shape of its own: 250 steps of the builtin model kept 1.1 GB. So few are
-# used again that keeping these many is no slower. Both are read once, when oneDNN is first used.
-_KEPT_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "32"}
 REMEDIES = "lower --max-seconds, use --gradient-checkpointing or --precision bf16, or take a smaller model or rank"
 
 Result = TypeVar("Result")
-
-
-def bound_kept_shapes() -> None:
-    """Keep a CPU's memory flat over batches of ever new shapes, unless the environment says otherwise.
-
-    Call it before the first computation.
-    """
-    for name, value in _KEPT_SHAPES.items():
-        os.environ.setdefault(name, value)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

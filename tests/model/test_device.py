@@ -1,12 +1,36 @@
 """What was asked for, or an error."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from lora.errors import DeviceError
-from lora.model.device import resolve_device, resolve_precision
+from lora.model.device import bound_kept_shapes, resolve_device, resolve_precision
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
+SHAPES = """
+import sys
+from lora.model.device import bound_kept_shapes
+if sys.argv[1] == "True":
+    bound_kept_shapes()
+import torch
+from torch.nn import functional as F
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1])
+
+weight = torch.randn(64, 32, 7)
+for length in range(400, 800):
+    if length == 440:
+        start = resident()
+    F.conv1d(torch.randn(2, 32, length), weight, stride=3)
+print(resident() - start)
+"""
+"""Prints by how many pages a process grows over 360 lengths of a convolution's input."""
 
 
 @pytest.fixture
@@ -78,3 +102,22 @@ def test_bf16_is_refused_where_the_hardware_lacks_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False, "architecture": "x86_64"})
     with pytest.raises(DeviceError, match="bf16"):
         resolve_precision("bf16", device)
+
+
+def test_what_onednn_keeps_is_bounded_unless_the_environment_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    bound_kept_shapes()
+    assert (os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], os.environ["LRU_CACHE_CAPACITY"]) == ("7", "32")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("CACHE_CAPACITY")}
+    grown = []
+    for bounded in (True, False):
+        done = subprocess.run(
+            [sys.executable, "-c", SHAPES, str(bounded)], capture_output=True, text=True, check=True, env=environment
+        )
+        grown.append(int(done.stdout))
+    assert grown[0] < 0.6 * grown[1]

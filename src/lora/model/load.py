@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from lora.errors import ModelError, SetupError
-from lora.memory import bound_kept_shapes
 from lora.model.attention import ATTENTION
+from lora.model.device import bound_kept_shapes
 from lora.model.families import FAMILIES, Family
 from lora.units import SAMPLE_RATE_HZ
 
