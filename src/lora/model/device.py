@@ -9,8 +9,8 @@ from lora.config import DeviceName, Precision
 from lora.errors import DeviceError
 
 # oneDNN and PyTorch's wrapper of it keep what they prepared for each new shape of a product or convolution, 1024 of
-# each, and nearly every batch of speech has a shape of its own: 250 steps of the builtin model kept 1.1 GB. So few are
-# used again that keeping these many is no slower. Both are read once, when oneDNN is first used.
+# each, and nearly every batch of speech has a shape of its own: hundreds of MB in a run (docs/performance.md). Few are
+# used again, so keeping these many is no slower. Both are read once, when oneDNN is first used.
 _KEPT_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "32"}
 
 
