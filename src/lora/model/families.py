@@ -155,8 +155,10 @@ class MoonshineStreamingFamily:
         hidden, _ = embedder.conv2(hidden)
         hidden = hidden.transpose(1, 2)
         mask = _frame_mask(self._halve(frames), hidden.shape[1])
-        for layer, window in zip(encoder.layers, encoder.config.sliding_windows, strict=True):
-            hidden = layer(hidden, attention_mask=window_mask(mask, tuple(window)))
+        windows = [tuple(window) for window in encoder.config.sliding_windows]
+        masks = {window: window_mask(mask, window) for window in dict.fromkeys(windows)}
+        for layer, window in zip(encoder.layers, windows, strict=True):
+            hidden = layer(hidden, attention_mask=masks[window])
         return EncoderStates(encoder.final_norm(hidden), mask)
 
     def decoder_memory(self, encoded: EncoderStates) -> Tensor:

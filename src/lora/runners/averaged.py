@@ -40,15 +40,12 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
         CheckFailed: as `run_experiment`.
     """
     from lora.export.average import average_adapters
-    from lora.runners import inputs, outcome, output, stages
+    from lora.runners import outcome, output, stages
 
     config.check()
     output.check_output(config)
-    manifests = inputs.read_manifests(config)
-    run = inputs.open_run(config)
-    data = inputs.load_data(run, manifests)
-    baseline = stages.score_baselines(run, data)
-    alignment = stages.check_objective(run, data, baseline)
+    start = stages.start(config)
+    run, data, baseline = start.run, start.data, start.baseline
     records = [read_json(folder / RUN_MARK) for folder in folders.values()]
     with output.staged_output(config) as folder:
         average_adapters([part / ADAPTER_FOLDER for part in folders.values()], folder / ADAPTER_FOLDER)
@@ -56,7 +53,7 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
         tuned = stages.score_tuned(run, data, baseline, folder)
         training = _add_up(records, parts_of(folders), float(tuned.efficacy["delta_norm"]))
         write_jsonl(folder / "history.jsonl", [{"step": 0, "average_of": list(folders)}])
-        metrics = outcome.conclude(run, data, baseline, alignment, training, tuned, folder)
+        metrics = outcome.conclude(run, data, baseline, start.alignment, training, tuned, folder)
     outcome.announce(run, metrics)
     return metrics
 

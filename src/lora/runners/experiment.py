@@ -37,20 +37,19 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
 
 
 def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None) -> JsonObject:
-    from lora.runners import inputs, outcome, output, stages, trackers
+    from lora.runners import outcome, output, stages, trackers
 
     trackers.check_trackers(config)
     if processes.is_main():
         output.check_output(config)
-    manifests = inputs.read_manifests(config)
-    run = inputs.open_run(config)
-    data = inputs.load_data(run, manifests)
-    baseline = stages.score_baselines(run, data)
-    alignment = stages.check_objective(run, data, baseline)
+    start = stages.start(config)
+    run, data, baseline = start.run, start.data, start.baseline
     with output.staged_output(config) as folder, trackers.track(run, folder) as tracking:
         training = stages.train(run, data, baseline, folder, tracking, on_evaluation)
         tuned = stages.score_tuned(run, data, baseline, folder)
-        metrics = processes.from_main(lambda: outcome.conclude(run, data, baseline, alignment, training, tuned, folder))
+        metrics = processes.from_main(
+            lambda: outcome.conclude(run, data, baseline, start.alignment, training, tuned, folder)
+        )
         tracking.log_result(metrics)
     if processes.is_main():
         outcome.announce(run, metrics)

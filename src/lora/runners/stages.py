@@ -33,6 +33,7 @@ from lora.model.adapters import (
 )
 from lora.model.load import load_bundle
 from lora.model.methods import Adaptation, start_adaptation
+from lora.runners import inputs
 from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
 from lora.runners.pace import FirstSteps
@@ -71,6 +72,29 @@ class Tuned:
 
     scores: dict[str, SetScore]
     efficacy: JsonObject
+
+
+@dataclass(frozen=True)
+class Start:
+    """What every run has before it trains: everything read, the base model measured, the objective checked."""
+
+    run: Run
+    data: RunData
+    baseline: dict[str, SetScore]
+    alignment: AlignmentCheck
+
+
+def start(config: ExperimentConfig) -> Start:
+    """Read everything that a run reads, score the base model, check the objective.
+
+    Raises:
+        InputError, CheckFailed: as `run_experiment`.
+    """
+    manifests = inputs.read_manifests(config)
+    run = inputs.open_run(config)
+    data = inputs.load_data(run, manifests)
+    baseline = score_baselines(run, data)
+    return Start(run, data, baseline, check_objective(run, data, baseline))
 
 
 def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:

@@ -97,15 +97,11 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
     Raises:
         InputError, CheckFailed: as `run_experiment`.
     """
-    from lora.runners import inputs, stages, trackers
+    from lora.runners import stages, trackers
 
     config.check()
     trackers.check_trackers(config)
-    manifests = inputs.read_manifests(config)
-    run = inputs.open_run(config)
-    data = inputs.load_data(run, manifests)
-    baseline = stages.score_baselines(run, data)
-    stages.check_objective(run, data, baseline)
+    start = stages.start(config)
     scores: list[float] = []
 
     def record(step: int, score: float) -> None:
@@ -114,9 +110,9 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
 
     with (
         tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder,
-        trackers.track(run, Path(folder)) as tracking,
+        trackers.track(start.run, Path(folder)) as tracking,
     ):
-        stages.train(run, data, baseline, Path(folder), tracking, record)
+        stages.train(start.run, start.data, start.baseline, Path(folder), tracking, record)
     return min(scores)
 
 
