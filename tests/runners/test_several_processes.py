@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 from lora import processes
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed
-from lora.evaluation import score
-from lora.evaluation.score import EvaluationSet, SetScore, UtteranceScore
 from lora.runners.experiment import run_experiment
 from lora.runners.provenance import command_of
 from lora.scripts import run_stt, sweep
+from lora.training import spread
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 WEIGHTS = "lora_adapter/adapter_model.safetensors"
@@ -193,6 +192,27 @@ def test_a_step_is_the_same_with_an_empty_share_and_with_pieces_of_another_numbe
     assert results[0]["row"].get("out_of_memory") == ({"gradient_accumulation": 4} if scenario == "short" else None)
 
 
+@pytest.mark.parametrize(("num_clips", "shares"), [(1, [1, 0]), (5, [3, 2])])
+def test_each_process_runs_the_teacher_over_its_share_and_all_have_the_whole(
+    launch: Launch, num_clips: int, shares: list[int]
+) -> None:
+    expected = runpy.run_path(str(SCRIPT))["taught_by"](launch.words, num_clips)
+    results = [launch.result(process)["taught"][str(num_clips)] for process in (0, 1)]
+    assert [result.pop("encoded") for result in results] == shares
+    assert expected.pop("encoded") == num_clips
+    assert results[0] == results[1]
+    for result, wanted in zip(results[0].pop("log_probs"), expected.pop("log_probs"), strict=True):
+        assert result == pytest.approx(wanted, abs=1e-5)
+    # Rounding may put two tokens of nearly one probability in another order, but not the likeliest.
+    likeliest = [[[ids[0] for ids in positions] for positions in one.pop("tokens")] for one in (results[0], expected)]
+    assert likeliest[0] == likeliest[1]
+    assert results[0] == expected
+    assert expected["advanced"] == num_clips
+    assert expected["own_audio"]
+    assert set(expected["stored"]) == {0}
+    assert any(text for _, _, text, *_ in expected["examples"])
+
+
 def test_a_refused_command_is_refused_once_and_fails_the_launch(launch: Launch) -> None:
     assert launch.errors.count("error: --output-dir cannot be used") == 1
     assert launch.errors.count("exitcode  : 2") >= 1
@@ -215,19 +235,11 @@ def test_shares_are_disjoint_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shares == [[0, 3, 6], [1, 4, 7], [2, 5]]
 
 
-@pytest.mark.parametrize(("given", "what"), [("aab", "a: scored 2 times"), ("b", "a: scored 0 times")])
-def test_an_utterance_that_is_scored_twice_or_lost_stops_the_run(given: str, what: str) -> None:
-    scores = [UtteranceScore(name, "one", "one", 0.0, 1, True, 0.0) for name in given]
-    examples = tuple(named(name) for name in "ab")
+@pytest.mark.parametrize(("given", "what"), [("aab", "a: done 2 times"), ("b", "a: done 0 times")])
+def test_an_utterance_that_is_done_twice_or_lost_stops_the_run(given: str, what: str) -> None:
     with pytest.raises(CheckFailed, match=what):
-        score._in_order(EvaluationSet("domain", None, examples, ""), scores)  # type: ignore[arg-type]
+        spread._in_order("domain", ["a", "b"], [(name, name.upper()) for name in given])
 
 
-def named(name: str) -> Any:
-    return type("Named", (), {"id": name})()
-
-
-def test_scores_come_back_in_the_manifests_order() -> None:
-    scores = [UtteranceScore(name, "one", "one", 0.0, 1, True, 0.0) for name in "ba"]
-    found = score._in_order(EvaluationSet("s", None, tuple(map(named, "ab")), ""), scores)  # type: ignore[arg-type]
-    assert [row.id for row in SetScore("s", found).utterances] == ["a", "b"]
+def test_results_come_back_in_the_manifests_order() -> None:
+    assert spread._in_order("domain", ["a", "b"], [("b", 2), ("a", 1)]) == [1, 2]

@@ -5,7 +5,7 @@ Usage: two_processes.py FOLDER. FOLDER/job.json has the command lines; each proc
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from lora import processes
+from lora.config import DecodeSettings, PreprocessConfig
+from lora.decoding import Recognizer
 from lora.errors import LoraError, ManifestError
 from lora.model.adapters import AdapterConfig
 from lora.model.families import EncoderStates
@@ -28,6 +30,8 @@ from lora.scripts.cli import parse_options
 from lora.training.examples import Example
 from lora.training.loop import Trainer, TrainingConfig
 from lora.training.objective import aligned_objective
+from lora.training.teacher import teach
+from lora.units import Wave
 
 ADAPTER = AdapterConfig("lora", 4, 8.0, 0.0, "all-linear")
 
@@ -64,6 +68,40 @@ def step_of(words: list[str], num_clips: int, *, short_of_memory: bool) -> dict[
         ids = tuple(encode_text(bundle, "one two three"[: 3 + 5 * (number % 3)].strip(), place="clip"))
         examples.append(Example(f"clip-{number}", wave, ids, "", None))
     return {"row": trainer.step(1, examples, []), "gradients": kept}
+
+
+def taught_by(words: list[str], num_clips: int) -> dict[str, Any]:
+    """Have the base model teach `num_clips` clips its own texts; return what came of it, and what was done here."""
+    bundle = load_bundle(parse_options(experiment.COMMAND, words).model_id, torch.device("cpu"))
+    recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings(), batch_size=2)
+    encode = recognizer.encode
+    encoded: list[int] = []
+    advanced: list[int] = []
+
+    def counted(waves: Sequence[Wave]) -> EncoderStates:
+        encoded.append(len(waves))
+        return encode(waves)
+
+    recognizer.encode = counted  # type: ignore[method-assign]
+    rng = np.random.default_rng(5)
+    examples = []
+    for number in range(num_clips):
+        wave = (0.075 * rng.standard_normal(16_000 - 700 * (3 * number % 5))).astype(np.float32)
+        examples.append(Example(f"clip-{number}", wave, (5,), "given", number))
+    taught, outputs = teach(recognizer, examples, own_texts=True, advance=advanced.append)
+    return {
+        "encoded": sum(encoded),
+        "advanced": sum(advanced),
+        "examples": [[row.id, list(row.token_ids), row.text, row.speaker_id, row.num_samples] for row in taught],
+        "own_audio": all(row.audio is example.audio for row, example in zip(taught, examples, strict=True)),
+        "tokens": [outputs[row.id].token_ids.tolist() for row in taught],
+        "log_probs": [outputs[row.id].log_probs.flatten().tolist() for row in taught],
+        "stored": [
+            tensor.untyped_storage().nbytes() - tensor.nbytes
+            for output in outputs.values()
+            for tensor in (output.token_ids, output.log_probs)
+        ],
+    }
 
 
 def outcome_of(work: Callable[[], object]) -> list[Any]:
@@ -125,6 +163,7 @@ def main(folder: Path) -> int:
         "errors": {work.__name__: outcome_of(work) for work in scenarios},
         "alone": step_of(job["experiment"], 1, short_of_memory=False),
         "short": step_of(job["experiment"], 8, short_of_memory=True),
+        "taught": {num_clips: taught_by(job["experiment"], num_clips) for num_clips in (1, 5)},
     }
     (folder / f"process-{0 if processes.is_main() else 1}.json").write_text(json.dumps(results))
     return experiment.main(job["refused"])

@@ -1,9 +1,9 @@
 """Score a model on an evaluation set: text, error counts and loss of every utterance, nothing dropped."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,22 +13,19 @@ from lora import processes
 from lora.config import PreprocessConfig
 from lora.data.manifest import Manifest
 from lora.data.wave_store import WaveStore
-from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
-from lora.errors import CheckFailed, InputError
+from lora.errors import InputError
 from lora.evaluation.breakdown import PairedUtterance
 from lora.evaluation.wer import ErrorCounts, TextStyle, count_char_errors, count_word_errors, normalize_text, pool
 from lora.files import read_json, to_json, write_json
 from lora.model.text import build_token_batch
 from lora.training.examples import Example, build_examples
 from lora.training.objective import aligned_objective
+from lora.training.spread import Advance, map_examples
 from lora.units import JsonObject, Wave, seconds_of
 
 PRIMARY_STYLE: TextStyle = "light"
 SCORE_VERSION = 1
-
-Advance = Callable[[int], None]
-"""Told how many utterances were finished, for a progress bar."""
 
 
 @dataclass(frozen=True)
@@ -139,39 +136,10 @@ def score_set(recognizer: Recognizer, evaluation_set: EvaluationSet, advance: Ad
     Raises:
         CheckFailed: an utterance was scored twice, or not at all.
     """
-    examples = evaluation_set.examples
-    # By length, so that the shares take equally long and have little padding in their batches.
-    share = processes.share_of(sorted(examples, key=lambda example: -example.num_samples))
-    scores: list[UtteranceScore] = []
-    with WavesAhead([example.audio for example in share]) as waves:
-
-        def score(indices: list[int]) -> list[UtteranceScore]:
-            return _score_batch(recognizer, [share[index] for index in indices], [waves[index] for index in indices])
-
-        for indices, batch in recognizer.map_batches([example.num_samples for example in share], score):
-            scores += batch
-            advance(len(indices))
-    gathered = processes.gather(scores)
-    if len(share) < len(examples):
-        advance(len(examples) - len(share))
-    return SetScore(evaluation_set.name, _in_order(evaluation_set, [score for part in gathered for score in part]))
-
-
-def _in_order(evaluation_set: EvaluationSet, scores: Sequence[UtteranceScore]) -> tuple[UtteranceScore, ...]:
-    """Return the scores in the manifest's order, each utterance's once."""
-    times = Counter(score.id for score in scores)
-    wanted = [example.id for example in evaluation_set.examples]
-    problems = [
-        f"{name}: scored {times[name]} times" for name in {**times, **dict.fromkeys(wanted)} if times[name] != 1
-    ]
-    if problems:
-        raise CheckFailed(
-            f"{evaluation_set.name}: {len(scores)} scores of {len(wanted)} utterances, expected one of each. Start all "
-            "processes on the same manifests",
-            problems,
-        )
-    by_id = {score.id: score for score in scores}
-    return tuple(by_id[name] for name in wanted)
+    rows = map_examples(
+        recognizer, evaluation_set.name, evaluation_set.examples, partial(_score_batch, recognizer), advance
+    )
+    return SetScore(evaluation_set.name, tuple(rows))
 
 
 @torch.inference_mode()

@@ -4,18 +4,19 @@ Self-distillation keeps the adapted model near what it was on speech that is not
 transcript is needed: the teacher reads its own text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora.data.waves import WavesAhead
 from lora.decoding import Recognizer
 from lora.model.text import build_token_batch
 from lora.training.examples import Example
 from lora.training.objective import score_positions
+from lora.training.spread import Advance, map_examples
 from lora.units import Wave, seconds_of
 
 TOP = 64
@@ -34,10 +35,21 @@ class TeacherOutput:
     log_probs: Tensor
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """One utterance's teacher output, and the text it is of: what the processes tell each other."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    output: TeacherOutput
+
+
 def teach(
-    recognizer: Recognizer, examples: Sequence[Example], *, own_texts: bool, advance: Callable[[int], None]
+    recognizer: Recognizer, examples: Sequence[Example], *, own_texts: bool, advance: Advance
 ) -> tuple[list[Example], dict[str, TeacherOutput]]:
     """Run the base model over replay examples, before any adapter is injected.
+
+    Of several processes each runs it over its share, and all return the whole.
 
     Args:
         own_texts: replace each transcript by the base model's own text; an utterance for which it writes
@@ -45,42 +57,39 @@ def teach(
 
     Returns:
         The examples, with the texts that were scored, and the teacher's output by example id.
+
+    Raises:
+        CheckFailed: an utterance was taught twice, or not at all.
     """
-    taught: dict[str, Example] = {}
-    outputs: dict[str, TeacherOutput] = {}
-    with WavesAhead([example.audio for example in examples]) as waves:
-
-        def teach_batch(indices: list[int]) -> list[tuple[Example, TeacherOutput]]:
-            batch = [examples[index] for index in indices]
-            return _teach_batch(recognizer, batch, [waves[index] for index in indices], own_texts)
-
-        for indices, batch in recognizer.map_batches([example.num_samples for example in examples], teach_batch):
-            for example, output in batch:
-                taught[example.id], outputs[example.id] = example, output
-            advance(len(indices))
-    return [taught[example.id] for example in examples], outputs
+    work = partial(_teach_batch, recognizer, own_texts)
+    lessons = map_examples(recognizer, "teacher outputs", examples, work, advance)
+    taught = [
+        replace(example, token_ids=lesson.token_ids, text=lesson.text)
+        for example, lesson in zip(examples, lessons, strict=True)
+    ]
+    return taught, {example.id: lesson.output for example, lesson in zip(examples, lessons, strict=True)}
 
 
 @torch.no_grad()
 def _teach_batch(
-    recognizer: Recognizer, batch: list[Example], waves: Sequence[Wave], own_texts: bool
-) -> list[tuple[Example, TeacherOutput]]:
+    recognizer: Recognizer, own_texts: bool, batch: Sequence[Example], waves: Sequence[Wave]
+) -> list[_Lesson]:
     bundle = recognizer.bundle
     encoded = recognizer.encode(waves)
+    texts = [(example.token_ids, example.text) for example in batch]
     if own_texts:
         transcripts = recognizer.generate(encoded, [seconds_of(len(wave)) for wave in waves])
-        batch = [
-            replace(example, token_ids=transcript.token_ids, text=transcript.text)
-            for example, transcript in zip(batch, transcripts, strict=True)
-        ]
-    targets = build_token_batch(bundle, [example.token_ids for example in batch]).to(bundle.device)
+        texts = [(transcript.token_ids, transcript.text) for transcript in transcripts]
+    targets = build_token_batch(bundle, [token_ids for token_ids, _ in texts]).to(bundle.device)
     positions = score_positions(bundle.core, bundle.family, encoded, targets)
     log_probs = torch.log_softmax(positions.logits(), dim=-1)
     top = log_probs.topk(min(TOP, log_probs.shape[-1]), dim=-1)
-    return [
-        (example, TeacherOutput(top.indices[positions.rows == row].cpu(), top.values[positions.rows == row].cpu()))
-        for row, example in enumerate(batch)
+    # Indexing by a mask copies, so that an utterance's output keeps nothing of its batch.
+    outputs = [
+        TeacherOutput(top.indices[positions.rows == row].cpu(), top.values[positions.rows == row].cpu())
+        for row in range(len(batch))
     ]
+    return [_Lesson(*text, output) for text, output in zip(texts, outputs, strict=True)]
 
 
 def distillation_loss(logits: Tensor, teachers: Sequence[TeacherOutput]) -> Tensor:
