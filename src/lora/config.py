@@ -235,16 +235,7 @@ class ExperimentConfig:
             problems.append(f"trackers: got {self.trackers}, expected each once")
         if not self.strengths:
             problems.append("strengths: got none, expected at least one, for example 1.0")
-        if self.replay_manifest is None and self.replay_ratio:
-            problems.append(
-                "replay_manifest: got none, so nothing would guard what the model had. Give --replay-manifest, or say "
-                "so with --replay-ratio 0 --distillation-weight 0"
-            )
-        if self.distillation_weight and not self.replay_ratio:
-            problems.append(
-                f"distillation_weight: got {self.distillation_weight:g} with replay_ratio 0, but distillation works on "
-                "replay. Give --replay-manifest and a --replay-ratio, or --distillation-weight 0"
-            )
+        problems += self._replay_problems()
         if self.augment_views and not self.augment:
             problems.append("augment_views: nothing is drawn without augment. Give --augment, or leave it out")
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
@@ -261,3 +252,22 @@ class ExperimentConfig:
             problems.append("guardrail_manifest: got none, expected at least one set that must not get worse")
         if problems:
             raise ConfigError("the configuration does not hold", problems)
+
+    def _replay_problems(self) -> list[str]:
+        problems: list[str] = []
+        if self.replay_manifest is None and self.replay_ratio:
+            problems.append(
+                "replay_manifest: got none, so nothing would guard what the model had. Give --replay-manifest, or say "
+                "so with --replay-ratio 0 --distillation-weight 0"
+            )
+        if self.distillation_weight and not self.replay_ratio:
+            problems.append(
+                f"distillation_weight: got {self.distillation_weight:g} with replay_ratio 0, but distillation works on "
+                "replay. Give --replay-manifest and a --replay-ratio, or --distillation-weight 0"
+            )
+        if self.distillation_texts == "base" and not self.replay_ratio:
+            problems.append(
+                "distillation_texts: got base with replay_ratio 0, but the base model's texts take the place of "
+                "replay's. Give --replay-manifest and a --replay-ratio, or --distillation-texts transcripts"
+            )
+        return problems

@@ -413,6 +413,14 @@ def test_training_without_the_replay_that_it_asks_for_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_base_models_texts_without_replay_are_refused(job: ExperimentConfig, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    config = replace(job, output_dir=output, replay_ratio=0.0, distillation_weight=0.0, distillation_texts="base")
+    with pytest.raises(ConfigError, match="distillation_texts: got base with replay_ratio 0"):
+        run_experiment(config)
+    assert not output.exists()
+
+
 def test_guardrails_need_names_of_their_own(
     job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
