@@ -1,4 +1,4 @@
-"""Out of memory is recognised on every device, evaluation goes on in smaller batches, and what fits is not split."""
+"""Out of memory is recognised on every device; evaluation and the alignment check go on in smaller batches."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,12 +11,17 @@ import torch
 
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.manifest import read_manifest
+from lora.data.sources.base import Clip
 from lora.decoding import Recognizer
 from lora.errors import SetupError
 from lora.evaluation.score import load_evaluation_set, score_set
 from lora.memory import attempt, is_out_of_memory, random_state, restore_random_state
 from lora.model.families import EncoderStates
 from lora.model.load import Bundle
+from lora.model.text import encode_text
+from lora.training.alignment import check_alignment
+from lora.training.examples import Example
+from lora.training.objective import aligned_objective
 from lora.units import Wave
 
 CPU = torch.device("cpu")
@@ -117,3 +122,34 @@ def test_an_utterance_that_does_not_fit_alone_is_an_error_that_says_what_to_do(t
     recognizer, _ = recognizer_of(toy_bundle, 1)
     with pytest.raises(SetupError, match=r"an utterance of 2\.0 s alone does not fit .*--precision bf16"):
         recognizer.transcribe([np.zeros(32_000, dtype=np.float32), np.zeros(16_000, dtype=np.float32)])
+
+
+def clips_of(bundle: Bundle, make_clip: Callable[..., Clip]) -> list[Example]:
+    clips = [make_clip(number, seed=7) for number in range(8)]
+    return [
+        Example(clip.id, clip.wave, tuple(encode_text(bundle, clip.text, place=clip.id)), clip.text, None)
+        for clip in clips
+    ]
+
+
+def test_the_alignment_check_that_runs_out_of_memory_finds_the_same_in_smaller_batches(
+    toy_bundle: Bundle, make_clip: Callable[..., Clip]
+) -> None:
+    examples = clips_of(toy_bundle, make_clip)
+    plenty = Recognizer(toy_bundle, PreprocessConfig(), DecodeSettings())
+    expected = check_alignment(plenty, examples, aligned_objective, baseline_wer=0.3)
+    recognizer, family = recognizer_of(toy_bundle, 2 * 16_000)
+    found = check_alignment(recognizer, examples, aligned_objective, baseline_wer=0.3)
+    assert sum(family.sizes) == 8
+    assert max(family.sizes) < 8
+    assert (found.passed, found.clips) == (True, 8)
+    for name in ("objective_loss", "aligned_loss", "misaligned_loss", "uniform_loss"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-5)
+
+
+def test_a_clip_of_the_alignment_check_that_does_not_fit_alone_is_the_same_error(
+    toy_bundle: Bundle, make_clip: Callable[..., Clip]
+) -> None:
+    recognizer, _ = recognizer_of(toy_bundle, 1)
+    with pytest.raises(SetupError, match=r"an utterance of .* s alone does not fit .*--precision bf16"):
+        check_alignment(recognizer, clips_of(toy_bundle, make_clip), aligned_objective, baseline_wer=0.3)

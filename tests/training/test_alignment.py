@@ -7,13 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.sources.base import Clip
+from lora.decoding import Recognizer
 from lora.errors import CheckFailed
 from lora.model.load import Bundle
 from lora.model.text import encode_text
 from lora.training.alignment import AlignmentCheck, check_alignment, require_alignment
 from lora.training.examples import Example
 from lora.training.objective import aligned_objective, misaligned_objective
+
+
+def recognizer_of(bundle: Bundle) -> Recognizer:
+    return Recognizer(bundle, PreprocessConfig(), DecodeSettings())
 
 
 def examples_of(bundle: Bundle, make_clip: Callable[..., Clip], *, texts: list[str] | None = None) -> list[Example]:
@@ -28,7 +34,9 @@ def examples_of(bundle: Bundle, make_clip: Callable[..., Clip], *, texts: list[s
 def test_the_aligned_objective_passes_on_a_model_that_knows_the_language(
     toy_bundle: Bundle, make_clip: Callable[..., Clip]
 ) -> None:
-    check = check_alignment(toy_bundle, examples_of(toy_bundle, make_clip), aligned_objective, baseline_wer=0.3)
+    check = check_alignment(
+        recognizer_of(toy_bundle), examples_of(toy_bundle, make_clip), aligned_objective, baseline_wer=0.3
+    )
     assert check.passed, check.reason
     assert check.objective_loss == check.aligned_loss
     assert check.aligned_loss < 0.5 * check.misaligned_loss
@@ -37,7 +45,9 @@ def test_the_aligned_objective_passes_on_a_model_that_knows_the_language(
 
 
 def test_the_misaligned_objective_is_stopped(toy_bundle: Bundle, make_clip: Callable[..., Clip]) -> None:
-    check = check_alignment(toy_bundle, examples_of(toy_bundle, make_clip), misaligned_objective, baseline_wer=0.3)
+    check = check_alignment(
+        recognizer_of(toy_bundle), examples_of(toy_bundle, make_clip), misaligned_objective, baseline_wer=0.3
+    )
     assert not check.passed
     with pytest.raises(CheckFailed, match="not the aligned cross-entropy; it would teach the wrong token") as caught:
         require_alignment(check)
@@ -46,7 +56,7 @@ def test_the_misaligned_objective_is_stopped(toy_bundle: Bundle, make_clip: Call
 
 def test_a_model_that_cannot_tell_the_two_apart_is_stopped(bundle: Bundle, make_clip: Callable[..., Clip]) -> None:
     """A random model has no reason to prefer the next token to the one after it."""
-    check = check_alignment(bundle, examples_of(bundle, make_clip), aligned_objective, baseline_wer=1.0)
+    check = check_alignment(recognizer_of(bundle), examples_of(bundle, make_clip), aligned_objective, baseline_wer=1.0)
     assert "not clearly below the misaligned one" in check.reason
 
 
@@ -54,7 +64,7 @@ def test_texts_that_are_not_the_models_are_stopped(toy_bundle: Bundle, make_clip
     """Words in another order than the model was taught: the transcripts are not those of the audio."""
     texts = ["four one three", "three two four two", "two one four", "one three one"]
     check = check_alignment(
-        toy_bundle, examples_of(toy_bundle, make_clip, texts=texts), aligned_objective, baseline_wer=0.3
+        recognizer_of(toy_bundle), examples_of(toy_bundle, make_clip, texts=texts), aligned_objective, baseline_wer=0.3
     )
     assert not check.passed
 
@@ -89,7 +99,7 @@ def test_each_fault_has_its_reason(
     right, wrong = loss_of(aligned, fewer=0), loss_of(misaligned, fewer=1)
     monkeypatch.setattr("lora.training.alignment.aligned_objective", right)
     monkeypatch.setattr("lora.training.alignment.misaligned_objective", wrong)
-    check = check_alignment(toy_bundle, examples_of(toy_bundle, make_clip), right, baseline_wer=wer)
+    check = check_alignment(recognizer_of(toy_bundle), examples_of(toy_bundle, make_clip), right, baseline_wer=wer)
     assert reason in check.reason
     assert check.passed == (reason == "")
 
@@ -97,7 +107,7 @@ def test_each_fault_has_its_reason(
 def test_the_check_changes_nothing_in_the_model(toy_bundle: Bundle, make_clip: Callable[..., Clip]) -> None:
     before = {name: value.clone() for name, value in toy_bundle.core.state_dict().items()}
     check: AlignmentCheck = check_alignment(
-        toy_bundle, examples_of(toy_bundle, make_clip), aligned_objective, baseline_wer=None
+        recognizer_of(toy_bundle), examples_of(toy_bundle, make_clip), aligned_objective, baseline_wer=None
     )
     assert check.passed
     assert all(torch.equal(value, before[name]) for name, value in toy_bundle.core.state_dict().items())

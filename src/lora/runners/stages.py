@@ -119,7 +119,10 @@ def score_baselines(run: Run, data: RunData) -> dict[str, SetScore]:
 def check_objective(run: Run, data: RunData, baseline: dict[str, SetScore]) -> AlignmentCheck:
     """Run the alignment check on the base model and stop if it fails."""
     objective = OBJECTIVES[run.config.objective]
-    check = check_alignment(run.bundle, data.training.domain, objective, baseline_wer=baseline["domain_dev"].wer())
+    with _halving_told(run.recognizer):
+        check = check_alignment(
+            run.recognizer, data.training.domain, objective, baseline_wer=baseline["domain_dev"].wer()
+        )
     console.print(
         f"alignment check: aligned {check.aligned_loss:.2f}, misaligned {check.misaligned_loss:.2f} nats a token, "
         f"{'passed' if check.passed else 'FAILED: ' + check.reason}"
@@ -223,7 +226,7 @@ def teach_replay(run: Run, training: TrainingData) -> TrainingData:
         return training
     if not training.replay:
         raise ConfigError("distillation works on replay: give --replay-manifest, or leave out --distillation-*.")
-    with progress_bar("teacher outputs", len(training.replay)) as report:
+    with progress_bar("teacher outputs", len(training.replay)) as report, _halving_told(run.recognizer):
         replay, teachers = teach(
             run.recognizer, training.replay, own_texts=config.distillation_texts == "base", advance=report
         )

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from lora.data.batches import pad_waves
+from lora.decoding import Recognizer
 from lora.errors import CheckFailed
-from lora.model.load import Bundle
 from lora.model.text import build_token_batch
 from lora.training.examples import Example
 from lora.training.objective import Objective, aligned_objective, misaligned_objective
+from lora.training.shares import count_tokens
 
 CLIPS = 8
 CLEARLY_LOWER = 0.8
@@ -32,28 +32,34 @@ class AlignmentCheck:
 
 
 def check_alignment(
-    bundle: Bundle, examples: Sequence[Example], objective: Objective, *, baseline_wer: float | None
+    recognizer: Recognizer, examples: Sequence[Example], objective: Objective, *, baseline_wer: float | None
 ) -> AlignmentCheck:
     """Score the base model teacher-forced, with the objective, aligned and misaligned.
 
     It passes when the objective is the aligned one, the aligned loss is below `CLEARLY_LOWER` of the
     misaligned one, and a model that reads most of the domain right (WER under 50%) is not at a loss of
     half a uniform guess or more.
+
+    Raises:
+        SetupError: one clip alone does not fit into memory.
     """
+    bundle = recognizer.bundle
     chosen = list(examples[:CLIPS])
-    targets = build_token_batch(bundle, [example.token_ids for example in chosen])
-    with torch.no_grad():
-        audio, num_samples = pad_waves([example.wave for example in chosen])
-        encoded = bundle.family.encode(bundle.core, audio.to(bundle.device), num_samples.to(bundle.device))
-        targets = targets.to(bundle.device)
-        tokens = targets.num_tokens
+    waves = [example.wave for example in chosen]
+    scores = (objective, aligned_objective, misaligned_objective)
 
-        def mean_loss(score: Objective, count: int) -> float:
-            return float(score(bundle.core, bundle.family, encoded, targets).sum()) / count
+    @torch.inference_mode()
+    def add_up(indices: list[int]) -> list[float]:
+        encoded = recognizer.encode([waves[index] for index in indices])
+        targets = build_token_batch(bundle, [chosen[index].token_ids for index in indices]).to(bundle.device)
+        return [float(score(bundle.core, bundle.family, encoded, targets).sum()) for score in scores]
 
-        objective_loss = mean_loss(objective, tokens)
-        aligned = mean_loss(aligned_objective, tokens)
-        misaligned = mean_loss(misaligned_objective, tokens - len(chosen))
+    batches = [losses for _, losses in recognizer.map_batches([len(wave) for wave in waves], add_up)]
+    tokens = count_tokens(chosen)
+    counts = (tokens, tokens, tokens - len(chosen))
+    objective_loss, aligned, misaligned = (
+        sum(losses) / count for losses, count in zip(zip(*batches, strict=True), counts, strict=True)
+    )
     uniform = math.log(bundle.core.config.vocab_size)
     reason = _fault(objective_loss, aligned, misaligned, uniform, baseline_wer)
     return AlignmentCheck(objective_loss, aligned, misaligned, uniform, len(chosen), not reason, reason)
