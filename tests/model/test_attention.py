@@ -1,4 +1,4 @@
-"""Attention in blocks is attention over all pairs under the same window, value and gradient."""
+"""Attention in blocks is attention over all pairs under the same window; products are attention; value and gradient."""
 
 import pytest
 import torch
@@ -53,10 +53,41 @@ def test_where_blocks_do_not_pay_the_mask_is_over_all_pairs(lengths: tuple[int, 
     assert torch.equal(mask, all_pairs(real, window))
 
 
-def test_autocast_on_a_cpu_leaves_attention_in_fp32() -> None:
+def test_autocast_on_a_cpu_leaves_attention_among_all_positions_in_fp32() -> None:
     inputs = [torch.randn(1, 2, 6, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     exact, _ = attend(nn.Module(), *inputs, None, dropout=0.0, scaling=0.3, is_causal=False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert F.scaled_dot_product_attention(*inputs).dtype is torch.bfloat16
         kept, _ = attend(nn.Module(), *inputs, None, dropout=0.0, scaling=0.3, is_causal=False)
     torch.testing.assert_close(kept, exact, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["cross", "masked", "window"])
+def test_under_autocast_products_give_what_attention_gives(kind: str) -> None:
+    real = real_frames(LENGTHS)
+    generator = torch.Generator().manual_seed(0)
+    queries = real.shape[1] if kind == "window" else 7
+    query, key, value = (
+        torch.randn(4, 2, count, 8, generator=generator, requires_grad=True) for count in (queries, *real.shape[1:] * 2)
+    )
+    keys_seen = None if kind == "cross" else real[:, None, None, :].expand(-1, 1, queries, -1)
+    mask = window_mask(real, (16, 4)) if kind == "window" else keys_seen
+    seen = all_pairs(real, (16, 4)) if kind == "window" else keys_seen
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=0.3).transpose(1, 2)
+    slope = torch.randn(expected.shape, generator=generator)
+    wanted = torch.autograd.grad((expected * slope).sum(), (query, key, value))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, _ = attend(nn.Module(), query, key, value, mask, dropout=0.0, scaling=0.3, is_causal=False)
+    assert got.dtype is torch.bfloat16
+    torch.testing.assert_close(got.float(), expected, rtol=0.02, atol=0.02)
+    for ours, theirs in zip(torch.autograd.grad((got * slope).sum(), (query, key, value)), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05)
+
+
+def test_the_weights_of_products_are_dropped_out() -> None:
+    query, key, value = torch.ones(1, 1, 500, 4), torch.zeros(1, 1, 10, 4), torch.ones(1, 1, 10, 4)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got, _ = attend(nn.Module(), query, key, value, None, dropout=0.5, scaling=1.0)
+    assert got.float().mean() == pytest.approx(1.0, abs=0.1)  # what is kept is doubled
+    assert got.float().std() > 0.1

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora.training.head_loss import POSITIONS, head_loss
+from lora.training import head_loss as module
+from lora.training.head_loss import head_loss
 
-COUNT, WIDTH, VOCABULARY = 2 * POSITIONS + 5, 16, 50
+COUNT, WIDTH, VOCABULARY = 133, 16, 50
 
 
 @pytest.fixture
@@ -16,6 +17,13 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     hidden = torch.randn(COUNT, WIDTH, generator=generator, requires_grad=True)
     weight = torch.randn(VOCABULARY, WIDTH, generator=generator)
     return hidden, weight, torch.randint(VOCABULARY, (COUNT,), generator=generator)
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make three pieces of the positions and four tiles of the vocabulary, the last of each smaller than the others."""
+    monkeypatch.setattr(module, "POSITIONS", 64)
+    monkeypatch.setattr(module, "COLUMNS", 16)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -39,6 +47,14 @@ def test_a_token_that_is_all_but_impossible_has_a_finite_loss() -> None:
     loss.sum().backward()
     assert hidden.grad is not None
     assert hidden.grad.item() == pytest.approx(2.0)
+
+
+def test_the_likeliest_token_may_stand_in_any_tile(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    _, weight, _ = inputs
+    hidden = 30 * weight  # each row's highest score is its own, far above those of the tiles before and after
+    expected = F.cross_entropy(hidden @ weight.T, torch.zeros(VOCABULARY, dtype=torch.int64), reduction="none")
+    got = head_loss(hidden, weight, torch.zeros(VOCABULARY, dtype=torch.int64))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_an_output_layer_that_is_to_be_trained_is_refused() -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lora.model.load import Bundle
-from lora.training.precision import autocast_weight, prepare_for_bf16_
+from lora.training.precision import autocast_weight, keep_fp32_parts_
 
 
 def self_attention(bundle: Bundle, hidden: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def test_autocast_leaves_the_decoders_self_attention_in_fp32(bundle: Bundle) -> 
     exact = self_attention(bundle, hidden)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert self_attention(bundle, hidden).dtype is torch.bfloat16
-    prepare_for_bf16_(bundle.core)
+    keep_fp32_parts_(bundle.core)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         kept = self_attention(bundle, hidden)
         assert bundle.core.model.decoder.layers[0].encoder_attn.q_proj(hidden).dtype is torch.bfloat16
@@ -29,7 +29,7 @@ def test_autocast_leaves_the_decoders_self_attention_in_fp32(bundle: Bundle) -> 
 def test_without_autocast_nothing_changes(bundle: Bundle) -> None:
     hidden = torch.randn(1, 5, bundle.core.config.hidden_size, generator=torch.Generator().manual_seed(0))
     before = self_attention(bundle, hidden)
-    prepare_for_bf16_(bundle.core)
+    keep_fp32_parts_(bundle.core)
     torch.testing.assert_close(self_attention(bundle, hidden), before, rtol=0, atol=0)
 
 
@@ -44,12 +44,3 @@ def test_a_frozen_weight_is_converted_once_and_again_after_it_changed(bundle: Bu
         with torch.no_grad():
             layer.weight.mul_(2)  # as Flat-LoRA does within a step
         torch.testing.assert_close(autocast_weight(layer), 2 * first, rtol=0, atol=0)
-
-
-def test_trained_layers_are_left_to_autocast(bundle: Bundle) -> None:
-    layers = bundle.core.model.decoder.layers[0]
-    layers.encoder_attn.q_proj.weight.requires_grad_(False)
-    layers.encoder_attn.k_proj.weight.requires_grad_(True)
-    prepare_for_bf16_(bundle.core)
-    assert "forward" in vars(layers.encoder_attn.q_proj)
-    assert "forward" not in vars(layers.encoder_attn.k_proj)

@@ -4,9 +4,13 @@ It is `sdpa`, with two differences that change speed and not what is computed:
 
 - A layer that sees a window of frames computes that window. A mask over all pairs of frames costs the products of all
   of them; of 10 s, 500 frames, a window of the streaming family is 20.
-- Under autocast on a CPU it stays in fp32: PyTorch's bf16 kernel for its gradient is three times slower there.
+- Under autocast on a CPU, where PyTorch's bf16 kernel is five times slower in the gradient than these few products are,
+  windows and the few queries of cross-attention are two matrix products in bf16 with the softmax between them, and
+  attention among all positions, whose weights would take memory, stays in fp32.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +22,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 ATTENTION = "moonshine_lora"
+Attention = Callable[..., Tensor]
+"""What has the arguments of `scaled_dot_product_attention`."""
+
 BLOCK = 32
 """Queries computed together; with the keys beside them that is the smallest work that fills a CPU's vector units."""
 
@@ -76,21 +83,53 @@ def attend(
         attention_mask: a mask as `sdpa` takes it, a `WindowMask`, or None.
     """
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        with torch.autocast("cpu", enabled=False):
-            return attend(module, query.float(), key.float(), value.float(), attention_mask, **options)
+        return _attend_in_autocast(module, query, key, value, attention_mask, **options), None
     if isinstance(attention_mask, WindowMask):
-        return _attend_in_blocks(query, key, value, attention_mask, **options), None
+        return _attend_in_blocks(F.scaled_dot_product_attention, query, key, value, attention_mask, **options), None
     attended: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     return attended
 
 
+def _attend_in_autocast(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+) -> Tensor:
+    """Return what `attend` does, on a CPU under autocast."""
+    if query.shape[1:3] == key.shape[1:3] and not isinstance(mask, WindowMask):
+        with torch.autocast("cpu", enabled=False):
+            return attend(module, query.float(), key.float(), value.float(), mask, **options)[0]
+    query, key, value = (values.to(torch.get_autocast_dtype("cpu")) for values in (query, key, value))
+    if isinstance(mask, WindowMask):
+        return _attend_in_blocks(_attend_by_products, query, key, value, mask, **options)
+    dropout, scale = options["dropout"], options["scaling"]
+    states = _attend_by_products(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    return states.transpose(1, 2).contiguous()
+
+
+def _attend_by_products(
+    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None, dropout_p: float, scale: float
+) -> Tensor:
+    """Compute what `scaled_dot_product_attention` does, and keep the attention weights for the gradient."""
+    scores = torch.matmul(query * scale, key.transpose(-1, -2))
+    if attn_mask is not None:
+        scores = scores + torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill_(~attn_mask, -math.inf)
+    return torch.matmul(F.dropout(scores.softmax(dim=-1), dropout_p), value)
+
+
 def _attend_in_blocks(
-    query: Tensor, key: Tensor, value: Tensor, mask: WindowMask, *, dropout: float, scaling: float, **_: Any
+    softmax_attention: Attention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: WindowMask,
+    *,
+    dropout: float,
+    scaling: float,
+    **_: Any,
 ) -> Tensor:
     batch, heads, frames, channels = query.shape
     blocks = mask.visible.shape[1]
     padded = F.pad(query, (0, 0, 0, blocks * BLOCK - frames))
-    attended = F.scaled_dot_product_attention(
+    attended = softmax_attention(
         padded.reshape(batch, heads * blocks, BLOCK, channels),
         _blocks(key, mask.before, mask.after).reshape(batch, heads * blocks, -1, channels),
         _blocks(value, mask.before, mask.after).reshape(batch, heads * blocks, -1, channels),

@@ -2,17 +2,24 @@
 
 The output layer is the widest of the model: 32,768 columns, so the logits of a batch, their logarithms and their
 gradient are the largest tensors of a training step. Adapters never touch that layer. So the loss and its gradient for
-the states below are computed together, some positions at a time, and only the latter is kept. Same idea as Liger
-Kernel's fused linear cross-entropy (Hsu et al., 2024, arXiv 2410.10989).
+the states below are computed together, and only the latter is kept, as in Liger Kernel's fused linear cross-entropy
+(Hsu et al., 2024, arXiv 2410.10989). Here the vocabulary is taken in tiles: with p = softmax(W h), the gradient
+sum_j p_j W_j - W_label is an attention of h over the rows of W, so with the running maximum and sum of FlashAttention
+(Dao et al., 2022, arXiv 2205.14135) W is read once for all positions.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-POSITIONS = 64
-"""Positions at a time: 8 MB of logits at a vocabulary of 32,768, and rows enough for fast matrix products."""
+POSITIONS, COLUMNS = 1024, 4096
+"""The largest tile: 16 MB of logits in fp32."""
+
+ROWS = 64
+"""Positions are padded to a multiple of this many: a product of a new shape has to be prepared anew on a CPU."""
 
 
 def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -40,23 +47,11 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         losses = torch.empty(len(labels), device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        inputs = hidden.detach().to(weight.dtype)
-        # Memory that every piece uses again: what is new each time costs a page fault for each 4 KiB.
-        products = torch.empty(min(POSITIONS, len(labels)), len(weight), dtype=weight.dtype, device=hidden.device)
-        values = products if weight.dtype is torch.float32 else torch.empty_like(products, dtype=torch.float32)
         for start in range(0, len(labels), POSITIONS):
             part = slice(start, start + POSITIONS)
-            chosen = labels[part].unsqueeze(1)
-            product, scores = products[: len(chosen)], values[: len(chosen)]
-            torch.mm(inputs[part], weight.T, out=product)
-            scores.copy_(product).sub_(product.amax(dim=1, keepdim=True))
-            right = scores.gather(1, chosen)
-            total = scores.exp_().sum(dim=1, keepdim=True)
-            losses[part] = (total.log() - right).squeeze(1)
+            losses[part], mean_row = _over_tiles(hidden[part], weight, labels[part], gradient is not None)
             if gradient is not None:
-                slope = scores.div_(total)
-                slope.scatter_add_(1, chosen, torch.full_like(right, -1))
-                gradient[part] = product.copy_(slope) @ weight
+                gradient[part] = mean_row
         ctx.save_for_backward(gradient)
         return losses
 
@@ -64,3 +59,31 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * slopes[0].unsqueeze(1).to(gradient.dtype), None, None
+
+
+def _over_tiles(hidden: Tensor, weight: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
+    """Return the losses, float32 (positions,), and their gradient, float32 (positions, width)."""
+    count, device = len(labels), hidden.device
+    inputs = F.pad(hidden.detach().to(weight.dtype), (0, 0, 0, -count % ROWS))
+    rows = len(inputs)
+    # Memory that every tile uses again: what is new each time costs a page fault for each 4 KiB.
+    products = torch.empty(rows * COLUMNS, dtype=weight.dtype, device=device)
+    values = products if weight.dtype is torch.float32 else torch.empty_like(products, dtype=torch.float32)
+    highest = torch.full((rows, 1), -math.inf, device=device)
+    total = torch.zeros(rows, 1, device=device)
+    mean_row = torch.zeros(rows, inputs.shape[1], device=device)
+    for start in range(0, len(weight), COLUMNS):
+        tile = weight[start : start + COLUMNS]
+        product, scores = (memory[: rows * len(tile)].view(rows, len(tile)) for memory in (products, values))
+        torch.mm(inputs, tile.T, out=product)
+        scores.copy_(product)
+        before, highest = highest, torch.maximum(highest, scores.amax(dim=1, keepdim=True))
+        scores.sub_(highest).exp_()
+        kept = (before - highest).exp_()
+        total.mul_(kept).add_(scores.sum(dim=1, keepdim=True))
+        if with_gradient:
+            mean_row.mul_(kept).add_(product.copy_(scores) @ tile)
+    right_row = weight[labels].float()
+    right = (inputs[:count] * right_row).sum(dim=1)
+    gradient = (mean_row / total)[:count] - right_row
+    return (total.log_() + highest)[:count, 0] - right, gradient

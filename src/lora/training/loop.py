@@ -28,9 +28,10 @@ from lora.model.text import TokenBatch, build_token_batch
 from lora.training.averaging import WeightAverage
 from lora.training.batching import Augment, BatchReader
 from lora.training.examples import Example
+from lora.training.linear import fuse_linear_layers_
 from lora.training.objective import Objective, score_positions
 from lora.training.perturbation import FlatPerturbation
-from lora.training.precision import prepare_for_bf16_
+from lora.training.precision import keep_fp32_parts_
 from lora.training.schedule import learning_rate_factor
 from lora.training.shares import (
     add_up_gradients_,
@@ -150,8 +151,10 @@ class Trainer:
         self.num_pieces = config.gradient_accumulation
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
-        if accelerator.mixed_precision == "bf16" and self.bundle.device.type == "cpu":
-            prepare_for_bf16_(self.bundle.core)
+        if self.bundle.device.type == "cpu":
+            fuse_linear_layers_(self.bundle.core)
+            if accelerator.mixed_precision == "bf16":
+                keep_fp32_parts_(self.bundle.core)
 
     def train(
         self,
