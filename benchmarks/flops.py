@@ -9,6 +9,7 @@ work that does not count. The model is a random one of streaming-tiny size, or `
     python benchmarks/flops.py
     python benchmarks/flops.py --batch-seconds 40 80 160 --precision bf16
     python benchmarks/flops.py --model-id builtin:digits --steps 3
+    python benchmarks/flops.py --compile --batch-seconds 80
     python benchmarks/flops.py --device cuda --precision bf16
 """
 
@@ -45,6 +46,7 @@ from lora.training.objective import OBJECTIVES
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LIMIT_SIZE, RANK = 2048, 16
+ADAPTER = AdapterConfig("lora", RANK, 2.0 * RANK, 0.0, "all-linear")
 READ_ENCODER = ("encoder_attn.k_proj", "encoder_attn.v_proj")
 
 
@@ -131,13 +133,13 @@ def make_examples(bundle: Bundle, fsdd: Path, count: int) -> list[Example]:
     return examples
 
 
-def make_trainer(adaptation: Adaptation, precision: str) -> Trainer:
+def make_trainer(adaptation: Adaptation, precision: str, *, compiled: bool) -> Trainer:
     """Return a trainer that takes the batches that it is given."""
     cpu = adaptation.bundle.device.type == "cpu"
     AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision, and this one measures both
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=cpu)
     # A step that skipped the encoder would be another measurement, so nothing is kept.
-    return Trainer(adaptation, OBJECTIVES["aligned"], recipe_of(), accelerator, None)
+    return Trainer(adaptation, OBJECTIVES["aligned"], recipe_of(compile=compiled), accelerator, None)
 
 
 def main() -> int:
@@ -148,6 +150,7 @@ def main() -> int:
     parser.add_argument("--batch-seconds", type=float, nargs="+", default=[10.0, 80.0, 160.0], help="audio in a batch")
     parser.add_argument("--precision", nargs="+", choices=sorted(DTYPES), default=["fp32", "bf16"])
     parser.add_argument("--steps", type=int, default=6, help="timed steps of a row; the fastest half counts")
+    parser.add_argument("--compile", action="store_true", help="compile the layers; the first step shows what it costs")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench-peer", help="the random model is kept here")
     options = parser.parse_args()
@@ -157,15 +160,15 @@ def main() -> int:
         device = resolve_device(options.device)
         librivox = LIBRIVOX if LIBRIVOX.is_dir() else None
         model_id = options.model_id or str(make_checkpoint(options.folder / "model", librivox=librivox))
-        bundle = load_bundle(model_id, device)
-        examples = make_examples(bundle, options.fsdd, 64)
-        adaptation = start_adaptation(bundle, AdapterConfig("lora", RANK, 2.0 * RANK, 0.0, "all-linear"), seed=0)
+        examples = make_examples(load_bundle(model_id, device), options.fsdd, 64)
         lengths = [example.num_samples for example in examples]
         with progress_bar(
             "steps", len(options.precision) * len(options.batch_seconds) * (options.steps + 1)
         ) as advance:
             for precision in options.precision:
-                trainer = make_trainer(adaptation, precision)
+                bundle = load_bundle(model_id, device)
+                adaptation = start_adaptation(bundle, ADAPTER, seed=0)
+                trainer = make_trainer(adaptation, precision, compiled=options.compile)
                 for batch_seconds in options.batch_seconds:
                     # The second batch: the first has the longest utterance and what fits beside it.
                     batches = list(length_batches(lengths, batch_seconds=batch_seconds))
@@ -186,6 +189,7 @@ def main() -> int:
                             "batch_seconds": audio,
                             "utterances": len(batch),
                             "audio_seconds_per_second": audio / spent,
+                            "first_step_seconds": times[0],
                             "gflops_per_second": rate / 1e9,
                             **{f"part_of_{name}_limit": rate / limit for name, limit in limits.items()},
                             **{f"{name}_limit_gflops": limit / 1e9 for name, limit in limits.items()},
@@ -194,13 +198,16 @@ def main() -> int:
     except LoraError as error:
         return fail(error)
     print(f"{machine()}; {options.model_id or 'random, streaming-tiny size'}, LoRA rank {RANK} in every linear layer\n")
-    print("| precision | utterances, audio s | audio s/s | GFLOP/s | of the fp32 limit | of the bf16 limit |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| precision | utterances, audio s | audio s/s | GFLOP/s | of the fp32 limit | of the bf16 limit | first, s |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for row in rows:
         shares = [f"{row[f'part_of_{name}_limit']:.0%} of {row[f'{name}_limit_gflops']:.0f}" for name in DTYPES]
         print(
             f"| {row['precision']} | {row['utterances']}, {row['batch_seconds']:.0f} | "
-            f"{row['audio_seconds_per_second']:.0f} | {row['gflops_per_second']:.0f} | {shares[0]} | {shares[1]} |"
+            f"{row['audio_seconds_per_second']:.0f} | {row['gflops_per_second']:.0f} | {shares[0]} | {shares[1]} | "
+            f"{row['first_step_seconds']:.1f} |"
         )
     print(json.dumps(rows))
     return 0

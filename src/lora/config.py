@@ -136,6 +136,10 @@ class ExperimentConfig:
     gradient_checkpointing: bool = option(
         False, help="keep less for the backward pass and compute it again: less memory, about a third more time"
     )
+    compile: bool = option(
+        False,
+        help="compile the layers for training: a minute before the first steps, for long runs on a GPU",
+    )
     max_grad_norm: float = option(1.0, help="gradients are scaled down to this norm")
     eval_interval: int = option(50, help="steps between evaluations by generation on the development sets")
     wer_stop_threshold: float = option(

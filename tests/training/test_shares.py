@@ -139,3 +139,21 @@ def test_gradient_checkpointing_gives_the_same_weights_from_less_memory(
     assert_same(plain, fewer)
     assert plain_rows == fewer_rows
     assert sum(fewer_bytes) < sum(plain_bytes) / 2
+
+
+# Tracing looks at every tensor's gradient, and PyTorch warns of that.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_compiled_layers_give_the_same_weights(
+    family_name: str, checkpoints: dict[str, Path], clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Traced as for a GPU, without the minute that generating code takes.
+    monkeypatch.setattr("lora.training.compiling.BACKEND", "eager")
+    plain, plain_rows = train(checkpoints[family_name], clips)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled, compiled_rows = train(checkpoints[family_name], clips, compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > before
+    for name, values in plain.items():
+        torch.testing.assert_close(compiled[name], values, rtol=0, atol=1e-5)
+    assert [row["loss"] for row in compiled_rows if "loss" in row] == pytest.approx(
+        [row["loss"] for row in plain_rows if "loss" in row], abs=1e-5
+    )

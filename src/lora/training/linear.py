@@ -116,9 +116,7 @@ class _Linear(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         rows = _as_rows_once(values, weight.dtype)
-        output = rows @ weight.T
-        if bias is not None:
-            output.add_(bias)
+        output = rows @ weight.T if bias is None else torch.addmm(bias.to(weight.dtype), rows, weight.T)
         kept: tuple[Tensor, ...] = (weight,)
         if down is not None and up is not None:
             inputs = rows if dropped is None else _as_rows(dropped, weight.dtype)

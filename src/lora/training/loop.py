@@ -27,6 +27,7 @@ from lora.model.methods import Adaptation, optimizer_groups
 from lora.model.text import TokenBatch, build_token_batch
 from lora.training.averaging import WeightAverage
 from lora.training.batching import Augment, BatchReader
+from lora.training.compiling import compile_layers_
 from lora.training.examples import Example
 from lora.training.linear import fuse_linear_layers_
 from lora.training.objective import Objective, score_positions
@@ -60,6 +61,7 @@ class TrainingConfig:
     replay_ratio: float
     gradient_accumulation: int
     gradient_checkpointing: bool
+    compile: bool
     max_grad_norm: float
     lora_plus: float
     flat_sigma: float
@@ -151,10 +153,13 @@ class Trainer:
         self.num_pieces = config.gradient_accumulation
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
-        if self.bundle.device.type == "cpu":
+        cpu = self.bundle.device.type == "cpu"
+        if cpu and accelerator.mixed_precision == "bf16":
+            keep_fp32_parts_(self.bundle.core)
+        if config.compile:
+            compile_layers_(self.bundle.core)
+        elif cpu:
             fuse_linear_layers_(self.bundle.core)
-            if accelerator.mixed_precision == "bf16":
-                keep_fp32_parts_(self.bundle.core)
 
     def train(
         self,
