@@ -10,7 +10,8 @@ from lora_cli import events
 from lora_cli.core import CoreSettings, VoiceCore
 from lora_cli.devices import Gone, NewDefault
 from lora_cli.latency import percentile
-from lora_cli.ports import Block, FilePort, InputPort, MicError
+from lora_cli.portaudio import MicError
+from lora_cli.ports import Block, FilePort, InputPort
 from lora_cli.session import Rules
 from lora_cli.store import Store
 from voice_fakes import CountingVoices, Inbox, LoudnessDetector, ThreadEngine, tone_pcm

@@ -2,7 +2,7 @@
 
 import pytest
 from lora_cli import devices
-from lora_cli.ports import PortAudioUse, explain_portaudio
+from lora_cli.portaudio import PortAudioUse, explain_portaudio
 
 
 class FakePortAudio:

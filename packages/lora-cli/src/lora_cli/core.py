@@ -19,7 +19,8 @@ from lora_cli.devices import Gone, NewDefault
 from lora_cli.engine import Engine
 from lora_cli.holder import MicHolder
 from lora_cli.kept import KeptTakes
-from lora_cli.ports import Block, InputPort, MicError, Stream
+from lora_cli.portaudio import MicError
+from lora_cli.ports import Block, InputPort, Stream
 from lora_cli.recorder import MIN_TAKE_S, Recorder, Take
 from lora_cli.session import Event, Rules, State
 from lora_cli.store import Store

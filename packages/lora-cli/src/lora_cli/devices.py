@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from lora_cli.ports import PORTAUDIO_HINT, PORTAUDIO_USE, MicError, import_sounddevice
+from lora_cli.portaudio import PORTAUDIO_HINT, PORTAUDIO_USE, MicError, import_sounddevice
 
 PULSE_DEVICE = "pulse"
 PACTL_TIMEOUT_S = 3

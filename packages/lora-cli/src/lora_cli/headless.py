@@ -15,7 +15,8 @@ from lora_cli.devices import list_microphones
 from lora_cli.engine import NoEngine
 from lora_cli.levels import Level
 from lora_cli.options import VoiceOptions
-from lora_cli.ports import MicError, SoundDevicePort
+from lora_cli.portaudio import MicError
+from lora_cli.ports import SoundDevicePort
 from lora_cli.vad import SileroVad
 
 METER_CELLS = 20

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lora.errors import SetupError
 from lora.units import SAMPLE_RATE_HZ, Seconds
+from lora_cli.devices import find_microphone
+from lora_cli.portaudio import PORTAUDIO_USE, MicError, explain_portaudio, import_sounddevice
 
 BLOCK_SAMPLES = 512
-PORTAUDIO_HINT = "On Debian and Ubuntu: apt install libportaudio2 libasound2-plugins."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,6 @@ class Block:
 
 OnBlock = Callable[[Block], None]
 OnLost = Callable[[str], None]
-
-
-class MicError(SetupError):
-    """The microphone cannot be opened; the message says why and what to do."""
 
 
 class Stream(Protocol):
@@ -58,34 +54,6 @@ class InputPort(Protocol):
         ...
 
 
-class PortAudioUse:
-    """Counts the open streams: PortAudio reads the devices when it starts, and can start anew only without any."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._streams = 0
-
-    def claim(self) -> None:
-        """Note that a stream is being opened."""
-        with self._lock:
-            self._streams += 1
-
-    def release(self) -> None:
-        """Note that one was closed."""
-        with self._lock:
-            self._streams -= 1
-
-    def look_again(self, sounddevice: Any) -> None:
-        """Let PortAudio see what was plugged in since it started, unless a stream is open."""
-        with self._lock:
-            if self._streams == 0:
-                sounddevice._terminate()
-                sounddevice._initialize()
-
-
-PORTAUDIO_USE = PortAudioUse()
-
-
 class SoundDevicePort:
     """Microphones through PortAudio.
 
@@ -95,8 +63,6 @@ class SoundDevicePort:
     def open(self, device: str | None, on_block: OnBlock, on_lost: OnLost) -> Stream:
         """Open a microphone; 16 kHz where it can, its own rate otherwise."""
         sounddevice = import_sounddevice()
-        from lora_cli.devices import find_microphone
-
         microphone = find_microphone(device)
         if microphone.pulse:
             # libpulse reads this when the stream is opened; it is per process, so nobody else is moved.
@@ -152,34 +118,6 @@ class _SoundDeviceStream:
         self._stream.abort(ignore_errors=True)
         self._stream.close(ignore_errors=True)
         PORTAUDIO_USE.release()
-
-
-def import_sounddevice() -> Any:
-    """Return the `sounddevice` module.
-
-    Raises:
-        MicError: it or the PortAudio library is not installed.
-    """
-    try:
-        import sounddevice
-    except ImportError as error:
-        raise MicError("sounddevice is not installed. Install moonshine-lora-cli with its dependencies.") from error
-    except OSError as error:
-        raise MicError(f"the PortAudio library is missing ({error}). {PORTAUDIO_HINT}") from error
-    return sounddevice
-
-
-def explain_portaudio(name: str, error: Exception | None) -> str:
-    """Return a sentence that says what to do about a PortAudio error."""
-    text = str(error)
-    lowered = text.lower()
-    if any(word in lowered for word in ("busy", "unavailable", "-9985")):
-        return f"{name}: busy. Another program holds this microphone; close it, or choose another one with F2."
-    if any(word in lowered for word in ("no default", "invalid device", "querying device", "-9996", "no such")):
-        return f"{name}: no longer there. Plug it in, or choose another microphone with F2. {PORTAUDIO_HINT}"
-    if "sample rate" in lowered or "-9997" in lowered:
-        return f"{name}: takes neither 16 kHz nor its own rate. Choose it through PulseAudio or PipeWire instead."
-    return f"{name}: cannot be opened ({text}). Choose another microphone with F2."
 
 
 class FilePort:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from lora.errors import LoraError
 from lora_cli.events import Notice
-from lora_cli.ports import PORTAUDIO_USE, import_sounddevice, read_pcm
+from lora_cli.portaudio import PORTAUDIO_USE, import_sounddevice
+from lora_cli.ports import read_pcm
 from lora_cli.transcripts import Emit
 
 CHUNK_BYTES = 4096
