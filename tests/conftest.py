@@ -77,17 +77,27 @@ def make_clip() -> Callable[..., Clip]:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny random checkpoints of both families, with weights large enough that what they say depends on the audio."""
+    return _random_checkpoints(tmp_path_factory.mktemp("checkpoints"), encoder_layers=2)
+
+
+@pytest.fixture(scope="session")
+def deep_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same with four encoder layers: a lower half, and in the streaming family an upper one of other windows."""
+    return _random_checkpoints(tmp_path_factory.mktemp("deep"), encoder_layers=4)
+
+
+def _random_checkpoints(folder: Path, *, encoder_layers: int) -> dict[str, Path]:
     import torch
 
     from lora.model.scratch import build_model, build_processor, save_checkpoint
 
-    folder, processor = tmp_path_factory.mktemp("checkpoints"), build_processor(DIGIT_WORDS)
+    processor = build_processor(DIGIT_WORDS)
     for name in FAMILY_NAMES:
         model = build_model(
             name,
             vocab_size=len(processor.tokenizer),
             width=64,
-            encoder_layers=2,
+            encoder_layers=encoder_layers,
             decoder_layers=2,
             heads=4,
             seed=1,
@@ -153,6 +163,15 @@ def bundle(family_name: str, checkpoints: dict[str, Path]) -> "Bundle":
     from lora.model.load import load_bundle
 
     return load_bundle(str(checkpoints[family_name]), torch.device("cpu"))
+
+
+@pytest.fixture
+def deep_bundle(family_name: str, deep_checkpoints: dict[str, Path]) -> "Bundle":
+    import torch
+
+    from lora.model.load import load_bundle
+
+    return load_bundle(str(deep_checkpoints[family_name]), torch.device("cpu"))
 
 
 @pytest.fixture

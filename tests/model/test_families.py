@@ -10,7 +10,7 @@ from torch import Tensor
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.batches import pad_waves
 from lora.decoding import Recognizer
-from lora.model.families import FAMILIES
+from lora.model.families import FAMILIES, EncoderStates
 from lora.model.load import Bundle
 from lora.model.text import build_token_batch
 from lora.training.objective import aligned_objective
@@ -20,6 +20,19 @@ MIXED_LENGTHS = (1_600, 40_000, 7_283, 16_000, 23_999, 3_217, 64_000)
 # Whole 5 ms frames: the streaming family drops a part of a frame, Transformers pads it.
 WHOLE_FRAMES = (1_600, 8_000, 24_080)
 SHORTEST = {"moonshine": 895, "moonshine_streaming": 80}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("samples", WHOLE_FRAMES)
+def test_states_at_a_cut_are_those_of_plain_transformers(
+    deep_bundle: Bundle, make_wave: Callable[[int, int], Wave], samples: int
+) -> None:
+    encoder, wave = deep_bundle.core.model.encoder, make_wave(samples, samples)
+    seen: list[Tensor] = []
+    encoder.layers[2].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    encode_plainly(deep_bundle, wave)
+    lower = deep_bundle.family.encode(deep_bundle.core, *pad_waves([wave]), cut=2)
+    torch.testing.assert_close(lower.states, seen[0], rtol=0, atol=1e-5)
 
 
 def encode_alone(bundle: Bundle, wave: Wave) -> Tensor:
@@ -47,6 +60,30 @@ def test_a_row_of_a_padded_batch_has_the_states_that_it_has_alone(
         alone = encode_alone(bundle, wave)
         assert batch.mask[row].sum() == len(alone)
         torch.testing.assert_close(batch.states[row, batch.mask[row]], alone, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 4])
+def test_the_encoder_in_two_parts_is_the_encoder(
+    deep_bundle: Bundle, make_wave: Callable[[int, int], Wave], cut: int
+) -> None:
+    """Whatever the rows of the lower part are padded with, and in whatever batch they were computed."""
+    core, family = deep_bundle.core, deep_bundle.family
+    for gain in getattr(core.model.encoder, family.final_norm).parameters():
+        gain.add_(torch.linspace(0, 1, len(gain)))  # so that the norm twice is not the norm once
+    waves = [make_wave(samples, seed) for seed, samples in enumerate(MIXED_LENGTHS)]
+    audio, num_samples = pad_waves(waves)
+    whole, lower = family.encode(core, audio, num_samples), family.encode(core, audio, num_samples, cut=cut)
+    apart = torch.zeros_like(lower.states)
+    for row, wave in enumerate(waves):
+        states = family.encode(core, *pad_waves([wave]), cut=cut).states[0]
+        apart[row, : len(states)] = states
+    if cut < 4:
+        assert (lower.states[lower.mask] - whole.states[lower.mask]).abs().max() > 0.1
+    for states in (lower.states, apart):
+        joined = family.encode_above(core, EncoderStates(states, lower.mask), cut)
+        assert torch.equal(joined.mask, whole.mask)
+        torch.testing.assert_close(joined.states[whole.mask], whole.states[whole.mask], rtol=0, atol=1e-4)
 
 
 @torch.inference_mode()

@@ -1,13 +1,18 @@
 """The two Moonshine families behind one interface; every difference between them is named here.
 
+The encoder can be cut: what is below the cut, the frontend and the lowest layers, is computed apart from what is above
+it, the other layers and the final norm. A cut is the number of layers below it; above a cut after the last layer there
+is nothing, the norm is below it.
+
 `encode` is exact under padding (decision D2): a row of a padded batch gets the states that it would get
 alone. Transformers' own encoders do not have this property: Moonshine's GroupNorm averages over padded
 time, and both families' frame masks admit frames that touch padding.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +24,7 @@ from lora.model.attention import window_mask
 
 @dataclass(frozen=True)
 class EncoderStates:
-    """What the decoder attends to.
+    """What the decoder attends to, or what goes into the encoder's layers above a cut.
 
     Attributes:
         states: float (batch, frames, width).
@@ -53,41 +58,71 @@ def join_states(pieces: Sequence[tuple[Sequence[int], EncoderStates]]) -> Encode
     return EncoderStates(states, mask)
 
 
-class Family(Protocol):
-    """What the project needs to know about a kind of Moonshine model."""
+class Family(ABC):
+    """What the project needs to know about a kind of Moonshine model.
+
+    Attributes:
+        final_norm: the name of the norm after the encoder's last layer.
+    """
 
     name: str
     min_samples: int
+    final_norm: str
 
+    @abstractmethod
     def num_frames(self, num_samples: Tensor) -> Tensor:
         """Return the number of encoder frames of waveforms of `num_samples`, int64 of the same shape."""
-        ...
 
+    @abstractmethod
     def max_frames(self, core: Any) -> int | None:
         """Return the most encoder frames that the decoder can place, `None` where there is no such limit."""
-        ...
 
-    def encode(self, core: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
+    @abstractmethod
+    def decoder_memory(self, encoded: EncoderStates) -> Tensor:
+        """Return the states in a form that the decoder may consume, float (batch, frames, width)."""
+
+    def encode(self, core: Any, audio: Tensor, num_samples: Tensor, *, cut: int | None = None) -> EncoderStates:
         """Encode a zero-padded batch exactly.
 
         Args:
             core: the Transformers model, with or without injected adapter layers.
             audio: float (batch, samples), zeros beyond each row's own length.
             num_samples: int64 (batch,), the real length of each row.
+            cut: compute what is below this cut alone; `None` is after the last layer.
         """
-        ...
+        stop = len(core.model.encoder.layers) if cut is None else cut
+        return self._go_on(core, self._embed(core.model.encoder, audio, num_samples), 0, stop)
 
-    def decoder_memory(self, encoded: EncoderStates) -> Tensor:
-        """Return the states in a form that the decoder may consume, float (batch, frames, width)."""
-        ...
+    def encode_above(self, core: Any, lower: EncoderStates, cut: int) -> EncoderStates:
+        """Go on from the states that `encode` gave at `cut` to those after the last layer."""
+        return self._go_on(core, lower, cut, len(core.model.encoder.layers))
+
+    def _go_on(self, core: Any, encoded: EncoderStates, start: int, stop: int) -> EncoderStates:
+        """Return what the layers from `start` up to `stop`, and the norm after the last, make of their input."""
+        if start == stop:
+            return encoded
+        encoder = core.model.encoder
+        hidden = self._run_layers(encoder, encoded, slice(start, stop))
+        if stop == len(encoder.layers):
+            hidden = getattr(encoder, self.final_norm)(hidden)
+        return EncoderStates(hidden, encoded.mask)
+
+    @abstractmethod
+    def _embed(self, encoder: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
+        """Return what the frontend gives to the first layer."""
+
+    @abstractmethod
+    def _run_layers(self, encoder: Any, encoded: EncoderStates, chosen: slice) -> Tensor:
+        """Return what the chosen layers make of their input, float (batch, frames, width)."""
 
 
-class MoonshineFamily:
+class MoonshineFamily(Family):
     """`moonshine` (tiny, base): convolutional frontend with a GroupNorm over all of time."""
 
     name = "moonshine"
     # Kernels 127, 7, 3 with strides 64, 3, 2: the shortest waveform that gives one frame.
     min_samples = 895
+    final_norm = "layer_norm"
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         return (self._conv2_frames(self._conv1_frames(num_samples)) - 3) // 2 + 1
@@ -95,19 +130,21 @@ class MoonshineFamily:
     def max_frames(self, core: Any) -> int | None:
         return None
 
-    def encode(self, core: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
-        encoder = core.model.encoder
+    def _embed(self, encoder: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
         hidden = torch.tanh(encoder.conv1(audio.unsqueeze(1)))
         hidden = _masked_group_norm(hidden, self._conv1_frames(num_samples), encoder.groupnorm)
         hidden = F.gelu(encoder.conv2(hidden))
         hidden = F.gelu(encoder.conv3(hidden)).transpose(1, 2)
-        mask = _frame_mask(self.num_frames(num_samples), hidden.shape[1])
+        return EncoderStates(hidden, _frame_mask(self.num_frames(num_samples), hidden.shape[1]))
+
+    def _run_layers(self, encoder: Any, encoded: EncoderStates, chosen: slice) -> Tensor:
+        hidden, mask = encoded.states, encoded.mask
         positions = torch.arange(hidden.shape[1], device=hidden.device).unsqueeze(0)
         rotary = encoder.rotary_emb(hidden, position_ids=positions)
         attention_mask = None if bool(mask.all()) else mask[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
-        for layer in encoder.layers:
+        for layer in encoder.layers[chosen]:
             hidden = layer(hidden, attention_mask=attention_mask, position_ids=positions, position_embeddings=rotary)
-        return EncoderStates(encoder.layer_norm(hidden), mask)
+        return hidden
 
     def decoder_memory(self, encoded: EncoderStates) -> Tensor:
         return encoded.states
@@ -121,7 +158,7 @@ class MoonshineFamily:
         return (conv1_frames - 7) // 3 + 1
 
 
-class MoonshineStreamingFamily:
+class MoonshineStreamingFamily(Family):
     """`moonshine_streaming` (tiny, small, medium): 5 ms frames, causal convolutions, sliding windows.
 
     A waveform is cut to whole frames: at most 79 samples (5 ms) at its end are not heard, as in
@@ -130,6 +167,7 @@ class MoonshineStreamingFamily:
 
     name = "moonshine_streaming"
     min_samples = 80
+    final_norm = "final_norm"
 
     def num_frames(self, num_samples: Tensor) -> Tensor:
         return self._halve(self._halve(num_samples // self.min_samples))
@@ -139,8 +177,7 @@ class MoonshineStreamingFamily:
         frames: int = core.model.decoder.pos_emb.num_embeddings
         return frames
 
-    def encode(self, core: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
-        encoder = core.model.encoder
+    def _embed(self, encoder: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
         embedder = encoder.embedder
         if embedder.frame_len != self.min_samples:
             raise ModelError(f"a frame of {embedder.frame_len} samples; expected {self.min_samples} (5 ms at 16 kHz).")
@@ -154,12 +191,15 @@ class MoonshineStreamingFamily:
         hidden = self._silence(F.silu(hidden).transpose(1, 2), frames).transpose(1, 2)
         hidden, _ = embedder.conv2(hidden)
         hidden = hidden.transpose(1, 2)
-        mask = _frame_mask(self._halve(frames), hidden.shape[1])
-        windows = [tuple(window) for window in encoder.config.sliding_windows]
-        masks = {window: window_mask(mask, window) for window in dict.fromkeys(windows)}
-        for layer, window in zip(encoder.layers, windows, strict=True):
+        return EncoderStates(hidden, _frame_mask(self._halve(frames), hidden.shape[1]))
+
+    def _run_layers(self, encoder: Any, encoded: EncoderStates, chosen: slice) -> Tensor:
+        hidden = encoded.states
+        windows = [tuple(window) for window in encoder.config.sliding_windows[chosen]]
+        masks = {window: window_mask(encoded.mask, window) for window in dict.fromkeys(windows)}
+        for layer, window in zip(encoder.layers[chosen], windows, strict=True):
             hidden = layer(hidden, attention_mask=masks[window])
-        return EncoderStates(encoder.final_norm(hidden), mask)
+        return hidden
 
     def decoder_memory(self, encoded: EncoderStates) -> Tensor:
         # Transformers' streaming decoder adds its position embeddings to this tensor in place.
