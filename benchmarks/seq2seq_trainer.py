@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from peer import HERE, Round, parse_options, prepare, print_table, run_worker, summarise
-from workload import fail, machine, read_json
+from workload import LAYERS, fail, machine, read_json
 
 from lora.errors import LoraError
-from lora.model.adapters import TARGET_PRESETS
+from lora.model.adapters import TARGET_PRESETS, target_pattern
 from lora.runners.progress import progress_bar
 
 
@@ -31,7 +31,7 @@ def run_round(options: argparse.Namespace, targets: Any, work: Path) -> Round:
     work.mkdir(parents=True)
     common = ["--model", options.model, "--manifest", options.manifest, "--work", work, "--device", options.device]
     peer = [options.peer_python, HERE / "seq2seq_peer.py", *common, "--steps", options.steps]
-    run_worker([*peer, "--pattern", TARGET_PRESETS[targets]], work.with_suffix(".peer.log"))
+    run_worker([*peer, "--pattern", target_pattern(targets, num_encoder_layers=LAYERS)], work.with_suffix(".peer.log"))
     ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "seq2seq", "--targets", targets]
     run_worker([*ours, "--precision", options.precision], work.with_suffix(".ours.log"))
     result = Round(read_json(work / "result.json"), read_json(work / "ours.json"))

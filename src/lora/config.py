@@ -13,7 +13,7 @@ from lora.errors import ConfigError
 from lora.units import Seconds
 
 TrackerName = Literal["trackio", "wandb", "mlflow"]
-TargetPreset = Literal["decoder-attention", "attention", "decoder", "encoder", "all-linear"]
+TargetPreset = Literal["decoder-attention", "attention", "decoder", "encoder", "upper", "all-linear"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 StateFormat = Literal["fp32", "bf16", "fp16"]
@@ -100,7 +100,10 @@ class ExperimentConfig:
     rank: int = option(16, help="rank of the adapter")
     alpha: float = option(32.0, help="scale numerator: the update is alpha/rank x BA")
     dropout: float = option(0.05, help="dropout on the adapter's input")
-    targets: TargetPreset = option("all-linear", help="which linear layers get an adapter")
+    targets: TargetPreset = option(
+        "all-linear",
+        help="which linear layers get an adapter; upper is all-linear without the lower half of the encoder's layers",
+    )
     lora_plus: float = option(1.0, help="LoRA+: learning rate of B over that of A")
     flat_sigma: float = option(0.0, help="Flat-LoRA: size of the random weight perturbation, 0 (off) to 0.3")
     average_decay: float = option(

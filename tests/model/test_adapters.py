@@ -1,6 +1,7 @@
 """Adapters: plain PEFT folders, tied to their base model by content."""
 
 import json
+import re
 import typing
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,7 @@ from lora.model.adapters import (
     load_adapter,
     restore_state_,
     save_adapter,
+    target_pattern,
     trainable_parameters,
     trainable_state,
 )
@@ -42,6 +44,7 @@ LAYERS_OF_PRESET = {
     "attention": 2 * 4 + 2 * 8,
     "decoder": 2 * (8 + 2),
     "encoder": 2 * (4 + 2),
+    "upper": 2 * (8 + 2) + (4 + 2),
     "all-linear": 2 * (8 + 2) + 2 * (4 + 2),
 }
 PREPROCESS = PreprocessConfig(target_rms=0.06)
@@ -87,6 +90,21 @@ def test_every_preset_adapts_its_layers_on_both_families(bundle: Bundle, targets
     assert trainable_parameters(model) == sum(sizes)
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert all(".lora_A." in name or ".lora_B." in name for name in trainable)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "upper"), [(1, [0]), (2, [1]), (3, [2]), (5, [3, 4]), (6, [3, 4, 5]), (12, [6, 7, 8, 9, 10, 11])]
+)
+def test_the_upper_preset_is_the_decoder_and_the_upper_half_of_the_encoder(num_layers: int, upper: list[int]) -> None:
+    pattern = re.compile(target_pattern("upper", num_encoder_layers=num_layers))
+    for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.fc1", "mlp.fc2"):
+        places = [
+            place for place in range(num_layers + 10) if pattern.fullmatch(f"model.encoder.layers.{place}.{name}")
+        ]
+        assert places == upper
+        assert pattern.fullmatch(f"model.decoder.layers.0.{name}")
+    assert pattern.fullmatch("model.decoder.layers.11.encoder_attn.v_proj")
+    assert not pattern.fullmatch("model.encoder.embedder.linear")
 
 
 def test_every_preset_has_a_pattern() -> None:

@@ -27,15 +27,18 @@ CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 
 _ATTENTION = r"(q_proj|k_proj|v_proj|o_proj)"
+_LINEAR = rf"((self_attn|encoder_attn)\.{_ATTENTION}|mlp\.(fc1|fc2))"
+_UPPER = "UPPER"  # stands for the numbers of the upper encoder layers, which only a model knows
 TARGET_PRESETS: dict[TargetPreset, str] = {
     # The official trainer's choice: decoder self-attention, queries, keys and values.
     "decoder-attention": r"model\.decoder\.layers\.\d+\.self_attn\.(q_proj|k_proj|v_proj)",
     "attention": rf"model\.(encoder|decoder)\.layers\.\d+\.(self_attn|encoder_attn)\.{_ATTENTION}",
-    "decoder": rf"model\.decoder\.layers\.\d+\.((self_attn|encoder_attn)\.{_ATTENTION}|mlp\.(fc1|fc2))",
+    "decoder": rf"model\.decoder\.layers\.\d+\.{_LINEAR}",
     "encoder": rf"model\.encoder\.layers\.\d+\.(self_attn\.{_ATTENTION}|mlp\.(fc1|fc2))",
-    "all-linear": rf"model\.(encoder|decoder)\.layers\.\d+\.((self_attn|encoder_attn)\.{_ATTENTION}|mlp\.(fc1|fc2))",
+    "upper": rf"model\.(encoder\.layers\.{_UPPER}|decoder\.layers\.\d+)\.{_LINEAR}",
+    "all-linear": rf"model\.(encoder|decoder)\.layers\.\d+\.{_LINEAR}",
 }
-"""Patterns over module names; the two families name their layers alike."""
+"""Patterns over module names, for `target_pattern`; the two families name their layers alike."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,17 @@ class AdapterRecord:
     decode: DecodeSettings
 
 
+def target_pattern(targets: TargetPreset, *, num_encoder_layers: int) -> str:
+    """Return the pattern over module names that a preset means in a model with this many encoder layers.
+
+    The upper half of an odd number of layers is the smaller one, but never empty: layers 3, 4 and 5 of six, 3 and 4 of
+    five, and the only layer of one.
+    """
+    lowest = num_encoder_layers - max(num_encoder_layers // 2, 1)
+    upper = "|".join(map(str, range(lowest, num_encoder_layers)))
+    return TARGET_PRESETS[targets].replace(_UPPER, f"({upper})")
+
+
 def add_adapter(bundle: Bundle, config: AdapterConfig, *, seed: int) -> PeftModel:
     """Inject a fresh adapter into the bundle's model; only its weights are trainable.
 
@@ -77,7 +91,7 @@ def add_adapter(bundle: Bundle, config: AdapterConfig, *, seed: int) -> PeftMode
     """
     _refuse_second(bundle)
     torch.manual_seed(seed)
-    pattern = TARGET_PRESETS[config.targets]
+    pattern = target_pattern(config.targets, num_encoder_layers=len(bundle.core.model.encoder.layers))
     lora = LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,

@@ -23,7 +23,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lora.errors import AdapterError
-from lora.model.adapters import TARGET_PRESETS, AdapterConfig, add_adapter
+from lora.model.adapters import AdapterConfig, add_adapter, target_pattern
 from lora.model.load import Bundle
 
 CONVERTED_METHODS = ("pissa", "full")
@@ -88,7 +88,8 @@ def start_adaptation(bundle: Bundle, config: AdapterConfig, *, seed: int) -> Ada
 
 def target_layers(bundle: Bundle, config: AdapterConfig) -> list[str]:
     """Return the names of the linear layers that a preset means in this model."""
-    pattern = re.compile(TARGET_PRESETS[config.targets])
+    num_layers = len(bundle.core.model.encoder.layers)
+    pattern = re.compile(target_pattern(config.targets, num_encoder_layers=num_layers))
     names = [
         name
         for name, module in bundle.core.named_modules()
