@@ -156,12 +156,13 @@ def main() -> int:
     recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
     accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
     cache = None
-    if not adaptation.adapts_encoder:
+    if adaptation.frozen_encoder_layers:
         # A folder of its own: nothing is there before, as in a first run.
         cache = EncoderCache(
             bundle,
             recognizer.encode,
             options.work / f"features-{precision}",
+            cut=adaptation.frozen_encoder_layers,
             preprocess=recognizer.preprocess,
             state_format=precision,
             limit_bytes=CACHE_BYTES,

@@ -88,6 +88,7 @@ def measure(variant: Variant, options: argparse.Namespace, folder: Path) -> Meas
             bundle,
             recognizer.encode,
             folder,
+            cut=adaptation.frozen_encoder_layers,
             preprocess=recognizer.preprocess,
             state_format=variant.states,
             limit_bytes=2**36,

@@ -108,9 +108,9 @@ def test_a_batch_encoded_in_pieces_has_the_states_of_each_wave_alone(
     sizes = []
     encode = bundle.family.encode
 
-    def noted(core: Any, audio: Tensor, num_samples: Tensor) -> EncoderStates:
+    def noted(core: Any, audio: Tensor, num_samples: Tensor, **options: Any) -> EncoderStates:
         sizes.append(len(audio))
-        return encode(core, audio, num_samples)
+        return encode(core, audio, num_samples, **options)
 
     monkeypatch.setattr(type(bundle.family), "encode", staticmethod(noted))
     monkeypatch.setattr(decoding, "CPU_ENCODER_SECONDS", 2.0)

@@ -78,11 +78,11 @@ class SmallMemory:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._family, name)
 
-    def encode(self, core: Any, audio: torch.Tensor, num_samples: torch.Tensor) -> EncoderStates:
+    def encode(self, core: Any, audio: torch.Tensor, num_samples: torch.Tensor, **options: Any) -> EncoderStates:
         if audio.numel() > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         self.sizes.append(len(audio))
-        states: EncoderStates = self._family.encode(core, audio, num_samples)
+        states: EncoderStates = self._family.encode(core, audio, num_samples, **options)
         return states
 
 

@@ -126,8 +126,12 @@ class Recognizer:
         self.batch_seconds = size * longest / 2
 
     @torch.inference_mode()
-    def encode(self, waves: Sequence[Wave]) -> EncoderStates:
-        """Return the states of waves as one padded batch on the model's device; a CPU computes them in pieces."""
+    def encode(self, waves: Sequence[Wave], cut: int | None = None) -> EncoderStates:
+        """Return the states of waves as one padded batch on the model's device; a CPU computes them in pieces.
+
+        Args:
+            cut: compute what is below this cut of the encoder alone, as `Family.encode` does; `None` is all of it.
+        """
         family, device = self.bundle.family, self.bundle.device
         for wave in waves:
             if len(wave) < family.min_samples:
@@ -143,7 +147,7 @@ class Recognizer:
         pieces = []
         for rows in length_batches(lengths, batch_seconds=at_once):
             audio, num_samples = pad_waves([waves[row] for row in rows])
-            pieces.append((rows, family.encode(self.bundle.core, audio.to(device), num_samples.to(device))))
+            pieces.append((rows, family.encode(self.bundle.core, audio.to(device), num_samples.to(device), cut=cut)))
         return join_states(pieces)
 
     @torch.inference_mode()

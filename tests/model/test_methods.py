@@ -1,6 +1,7 @@
 """Every method trains the target layers and ends as a plain PEFT adapter with the same function."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from lora.config import DecodeSettings, PreprocessConfig
+from lora.config import DecodeSettings, PreprocessConfig, TargetPreset
 from lora.data.batches import pad_waves
 from lora.errors import AdapterError
 from lora.export.average import average_adapters
@@ -134,6 +135,45 @@ def test_full_training_touches_the_target_layers_only(checkpoints: dict[str, Pat
     adaptation = start_adaptation(bundle, config_of("full"), seed=0)
     trainable = {name.removesuffix(".weight") for name, p in adaptation.module.named_parameters() if p.requires_grad}
     assert trainable == set(target_layers(bundle, config_of("full")))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("targets", "frozen"),
+    [("decoder", 4), ("decoder-attention", 4), ("upper", 2), ("encoder", 0), ("attention", 0), ("all-linear", 0)],
+)
+def test_the_encoder_layers_below_the_lowest_adapted_one_are_counted(
+    deep_bundle: Bundle, method: str, targets: TargetPreset, frozen: int
+) -> None:
+    adaptation = start_adaptation(deep_bundle, replace(config_of(method), targets=targets), seed=0)
+    assert adaptation.frozen_encoder_layers == frozen
+    lower = deep_bundle.core.model.encoder.layers[:frozen]
+    assert not any(parameter.requires_grad for parameter in lower.parameters())
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_an_adapter_of_the_upper_layers_is_a_plain_peft_adapter(
+    deep_bundle: Bundle,
+    family_name: str,
+    deep_checkpoints: dict[str, Path],
+    method: str,
+    make_wave: Callable[[int, int], Wave],
+    tmp_path: Path,
+) -> None:
+    adaptation = start_adaptation(deep_bundle, replace(config_of(method), targets="upper"), seed=0)
+    pretend_training(adaptation.module)
+    adaptation.module.eval()
+    save_adapter(adaptation.finish(), deep_bundle, tmp_path / "adapter", **SAVE)
+    wave = make_wave(9000, 4)
+    base, ours, plain = (load_bundle(str(deep_checkpoints[family_name]), CPU) for _ in range(3))
+    model, _ = load_adapter(ours, tmp_path / "adapter")
+    PeftModel.from_pretrained(plain.core, str(tmp_path / "adapter")).eval()
+    wanted = logits_of(deep_bundle, wave)
+    assert (wanted - logits_of(base, wave)).abs().max() > 0.01
+    torch.testing.assert_close(logits_of(ours, wave), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits_of(plain, wave), wanted, atol=1e-4, rtol=1e-4)
+    in_encoder = {int(name.split(".")[3]) for name in adapted_layers(model) if ".encoder." in name}
+    assert in_encoder == {2, 3}
 
 
 def test_an_average_is_the_mean_of_the_weight_changes(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -49,9 +49,9 @@ def test_a_second_run_encodes_and_decodes_no_training_clip_and_has_the_same_loss
         decoded.add(self.id)
         return load(self, config)
 
-    def spy(self: Recognizer, waves: Sequence[Wave]) -> EncoderStates:
+    def spy(self: Recognizer, waves: Sequence[Wave], cut: int | None = None) -> EncoderStates:
         encoded.append(len(waves))
-        return encode(self, waves)
+        return encode(self, waves, cut)
 
     monkeypatch.setattr(Recognizer, "encode", spy)
     monkeypatch.setattr(Utterance, "load", spy_load)
@@ -67,6 +67,18 @@ def test_a_second_run_encodes_and_decodes_no_training_clip_and_has_the_same_loss
 def test_states_kept_or_not_the_losses_agree(job: ExperimentConfig, tmp_path: Path) -> None:
     run_experiment(replace(job, output_dir=tmp_path / "kept"))
     run_experiment(replace(job, output_dir=tmp_path / "not", feature_cache_gib=0.0))
+    assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "not"), rel=1e-5)
+
+
+def test_states_of_the_lower_half_are_kept_for_an_adapter_in_the_upper_one(
+    job: ExperimentConfig, deep_checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upper = replace(
+        job, targets="upper", model_id=str(deep_checkpoints["moonshine"]), dropout=0.0, alignment_check=False
+    )
+    run_experiment(replace(upper, output_dir=tmp_path / "kept"))
+    assert ": after 2 of 4 layers, fp32, 1 view(s)" in capsys.readouterr().err.replace("\n", " ")
+    run_experiment(replace(upper, output_dir=tmp_path / "not", feature_cache_gib=0.0))
     assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "not"), rel=1e-5)
 
 

@@ -468,10 +468,10 @@ def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_parts_and_says_so(
 ) -> None:
     plain = MoonshineFamily.encode
 
-    def little_room(self: MoonshineFamily, core: Any, audio: torch.Tensor, num_samples: torch.Tensor) -> Any:
+    def little_room(self: Any, core: Any, audio: torch.Tensor, num_samples: torch.Tensor, **options: Any) -> Any:
         if len(audio) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return plain(self, core, audio, num_samples)
+        return plain(self, core, audio, num_samples, **options)
 
     monkeypatch.setattr(MoonshineFamily, "encode", little_room)
     run_experiment(replace(job, output_dir=tmp_path / "run", max_steps=2, dropout=0.0))

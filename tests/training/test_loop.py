@@ -65,13 +65,14 @@ def build_trainer(
 
 
 @pytest.fixture
-def open_cache(tmp_path: Path) -> Iterator[Callable[[Bundle], EncoderCache]]:
-    """Return a function that opens one cache folder for a bundle."""
+def open_cache(tmp_path: Path) -> Iterator[Callable[..., EncoderCache]]:
+    """Return a function that opens one cache folder for a bundle, with a cut after the last layer unless given."""
     opened: list[EncoderCache] = []
 
-    def open_one(bundle: Bundle) -> EncoderCache:
+    def open_one(bundle: Bundle, cut: int | None = None) -> EncoderCache:
+        cut = len(bundle.core.model.encoder.layers) if cut is None else cut
         encode = Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode
-        options = {"preprocess": PreprocessConfig(), "state_format": "fp32", "limit_bytes": 2**30}
+        options = {"cut": cut, "preprocess": PreprocessConfig(), "state_format": "fp32", "limit_bytes": 2**30}
         opened.append(EncoderCache(bundle, encode, tmp_path / "features", **options))
         return opened[-1]
 
@@ -269,6 +270,53 @@ def test_training_on_cached_states_gives_the_same_losses(
         _, rows = train(trainer, TrainingData(examples_of(bundle, clips), []))
         losses.append([row["loss"] for row in rows if "loss" in row])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_the_upper_layers_on_states_of_the_lower_ones_gives_the_same_losses_and_weights(
+    family_name: str,
+    deep_checkpoints: dict[str, Path],
+    clips: list[Clip],
+    open_cache: Callable[..., EncoderCache],
+    checkpointing: bool,
+) -> None:
+    losses, states = [], []
+    for cached in (False, True):
+        bundle = load_bundle(str(deep_checkpoints[family_name]), torch.device("cpu"))
+        config = replace(CONFIG, max_steps=3, eval_interval=3, gradient_checkpointing=checkpointing and cached)
+        adapter = replace(ADAPTER, targets="upper", dropout=0.0)
+        trainer = build_trainer(bundle, config, adapter=adapter, cache=open_cache(bundle, 2) if cached else None)
+        before = trainable_state(trainer.model)
+        _, rows = train(trainer, TrainingData(examples_of(bundle, clips), []), (0.5, 0.4))
+        losses.append([row["loss"] for row in rows if "loss" in row])
+        states.append(trainable_state(trainer.model))
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    moved = [name for name, value in states[1].items() if ".encoder." in name and not torch.equal(value, before[name])]
+    assert {int(name.split("encoder.layers.")[1].split(".")[0]) for name in moved} == {2, 3}
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_checkpoints_dropout_is_off_below_the_cut_and_on_above_it(
+    deep_bundle: Bundle, clips: list[Clip], open_cache: Callable[..., EncoderCache]
+) -> None:
+    layers, cache = deep_bundle.core.model.encoder.layers, open_cache(deep_bundle, 2)
+    for layer in layers:
+        layer.self_attn.attention_dropout = 0.5
+    examples, trainings = examples_of(deep_bundle, clips[:4]), []
+
+    def objective(core: Any, *arguments: Any) -> Tensor:
+        trainings.append([layer.training for layer in layers])
+        return aligned_objective(core, *arguments)
+
+    trainer = build_trainer(deep_bundle, objective=objective, adapter=replace(ADAPTER, targets="upper"), cache=cache)
+    trainer.step(1, examples, [])
+    assert trainings == [[False, False, True, True]]
+    kept = cache.encode([example.audio_sha256 for example in examples], lambda row: examples[row].wave)
+    deep_bundle.core.eval()
+    direct = Recognizer(deep_bundle, PreprocessConfig(), DecodeSettings()).encode([row.wave for row in examples], 2)
+    torch.testing.assert_close(kept.states[kept.mask], direct.states[direct.mask], rtol=0, atol=1e-5)
 
 
 def test_a_domain_and_a_replay_clip_of_the_same_id_keep_their_own_states(

@@ -1,7 +1,8 @@
-"""Encoder states computed once, for runs whose adapter leaves the encoder alone (decision D7).
+"""Encoder states computed once, for runs whose adapter leaves the lowest encoder layers alone (decision D7).
 
-The states of an utterance are those after the encoder's last layer: what the decoder reads. They are named by
-content, so every run on the same base, audio and format shares them.
+The states of an utterance are those at the cut (`lora.model.families`) below the lowest adapted layer: what the decoder
+reads, or what goes into the encoder's layers above. They are named by content, so every run on the same weights below
+the cut, audio and format shares them.
 """
 
 import hashlib
@@ -31,7 +32,8 @@ class EncoderCache:
     What was just computed is read back as well, so a first run trains on the same numbers as a second.
 
     Args:
-        encode: waves -> states of one batch, as `Recognizer.encode`.
+        encode: (waves, cut) -> states of one batch, as `Recognizer.encode`.
+        cut: the number of encoder layers below the lowest one that is trained.
         root: holds one folder for each kind of states; shared between runs.
         limit_bytes: see `FeatureStore`.
     """
@@ -39,18 +41,20 @@ class EncoderCache:
     def __init__(
         self,
         bundle: Bundle,
-        encode: Callable[[Sequence[Wave]], EncoderStates],
+        encode: Callable[[Sequence[Wave], int], EncoderStates],
         root: Path,
         *,
+        cut: int,
         preprocess: PreprocessConfig,
         state_format: StateFormat,
         limit_bytes: int,
     ) -> None:
+        self.cut = cut
         self._encode = encode
         self._dtype = DTYPES[state_format]
         self._device_type = bundle.device.type
         self._width: int = bundle.core.model.encoder.config.hidden_size
-        kind = _describe_kind(bundle, preprocess, state_format)
+        kind = _describe_kind(bundle, cut, preprocess, state_format)
         folder = root / hashlib.sha256(to_json(kind, indent=None).encode()).hexdigest()[:24]
         self.store = FeatureStore(folder, limit_bytes=limit_bytes)
         if not (folder / "kind.json").exists():
@@ -83,7 +87,7 @@ class EncoderCache:
         missing = {wave_hash: row for row, wave_hash in enumerate(hashes) if not self.has(wave_hash)}
         if missing:
             with torch.autocast(self._device_type, enabled=False):
-                encoded = self._encode([load(row) for row in missing.values()])
+                encoded = self._encode([load(row) for row in missing.values()], self.cut)
             rows = zip(encoded.states, encoded.mask, strict=True)
             kept = [states[mask].to("cpu", self._dtype).contiguous() for states, mask in rows]
             self.store.add(
@@ -99,13 +103,19 @@ class EncoderCache:
         return EncoderStates(states.float(), torch.arange(max(frames)).unsqueeze(0) < torch.tensor(frames).unsqueeze(1))
 
 
-def _describe_kind(bundle: Bundle, preprocess: PreprocessConfig, state_format: StateFormat) -> JsonObject:
+def _describe_kind(bundle: Bundle, cut: int, preprocess: PreprocessConfig, state_format: StateFormat) -> JsonObject:
     """Return all that states depend on beside the audio: what is below the cut, and what computed them."""
+    encoder, norm = bundle.core.model.encoder, bundle.family.final_norm
+    layers_above = range(cut, len(encoder.layers))
+    # Of the whole encoder nothing is above, and its description says nothing of a cut.
+    above = (f"{norm}.", *(f"layers.{number}." for number in layers_above)) if layers_above else ()
+    below = {name: weight for name, weight in encoder.state_dict().items() if not name.startswith(above)}
     return {
         "version": FEATURE_VERSION,
         "family": bundle.family.name,
-        "encoder_sha256": weights_sha256(bundle.core.model.encoder),
-        "encoder_config": _plain(bundle.core.model.encoder.config.to_dict()),
+        "encoder_sha256": weights_sha256(below),
+        "encoder_config": _plain(encoder.config.to_dict()),
+        **({"layers": cut} if above else {}),
         "preprocess": asdict(preprocess),
         "format": state_format,
         "torch": torch.__version__,

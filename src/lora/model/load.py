@@ -1,6 +1,7 @@
 """Load a base model: hub id, local folder, or `builtin:digits`."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
@@ -117,7 +118,7 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
         _leave_heads_unpadded_(core)
     start_id, end_id, max_tokens = _generation_limits(core, model_id)
     _check_processor(processor, core, model_id)
-    digest = weights_sha256(core)
+    digest = weights_sha256(core.state_dict())
     return Bundle(
         model_id=model_id,
         family=family,
@@ -142,13 +143,13 @@ def _leave_heads_unpadded_(core: Any) -> None:
             module.head_dim_padding = 0
 
 
-def weights_sha256(core: nn.Module) -> str:
-    """Hash a model's weights by content: names, shapes and fp32 bytes, in the order of the names.
+def weights_sha256(weights: Mapping[str, Tensor]) -> str:
+    """Hash weights by content: names, shapes and fp32 bytes, in the order of the names.
 
     The same weights give the same hash whatever file format or number of files they came in.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(core.state_dict().items()):
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -14,6 +14,7 @@ has no more) and at full rank for `full`, which is exact to rounding.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +37,8 @@ class Adaptation:
     Attributes:
         module: holds the trainable parameters; `train()` and `eval()` act on the whole model.
         layers: LoRA layers, empty for `full`.
-        adapts_encoder: whether encoder states change with training.
+        frozen_encoder_layers: the number of encoder layers below the lowest one that is trained; all of them where the
+            encoder is left alone.
         base_weights: the target layers' weights before training, for the methods that change them.
     """
 
@@ -44,7 +46,7 @@ class Adaptation:
     config: AdapterConfig
     module: nn.Module
     layers: dict[str, LoraLayer]
-    adapts_encoder: bool
+    frozen_encoder_layers: int
     base_weights: dict[str, Tensor]
 
     def finish(self) -> PeftModel:
@@ -83,7 +85,7 @@ def start_adaptation(bundle: Bundle, config: AdapterConfig, *, seed: int) -> Ada
     else:
         module = add_adapter(bundle, config, seed=seed)
     layers = {name: layer for name, layer in bundle.core.named_modules() if isinstance(layer, LoraLayer)}
-    return Adaptation(bundle, config, module, layers, any(".encoder." in name for name in names), kept)
+    return Adaptation(bundle, config, module, layers, _frozen_encoder_layers(bundle, names), kept)
 
 
 def target_layers(bundle: Bundle, config: AdapterConfig) -> list[str]:
@@ -98,6 +100,12 @@ def target_layers(bundle: Bundle, config: AdapterConfig) -> list[str]:
     if not names:
         raise AdapterError(f"{bundle.model_id}: targets {config.targets!r} match no layer.")
     return names
+
+
+def _frozen_encoder_layers(bundle: Bundle, names: Sequence[str]) -> int:
+    """Return the number of encoder layers below the lowest of the layers with these names."""
+    places = [re.match(r"model\.encoder\.layers\.(\d+)\.", name) for name in names]
+    return min((int(place[1]) for place in places if place), default=len(bundle.core.model.encoder.layers))
 
 
 def inject_changes(bundle: Bundle, config: AdapterConfig, changes: dict[str, Tensor], rank: int) -> PeftModel:

@@ -32,6 +32,7 @@ def open_encoder_cache(run: Run, adaptation: Adaptation, training: TrainingData)
         run.bundle,
         run.recognizer.encode,
         run.cache_dir / "features",
+        cut=adaptation.frozen_encoder_layers,
         preprocess=run.recognizer.preprocess,
         state_format=state_format,
         limit_bytes=int(config.feature_cache_gib * GIB),
@@ -46,15 +47,16 @@ def open_encoder_cache(run: Run, adaptation: Adaptation, training: TrainingData)
         )
     run.waves.release()  # a training clip is read at most once more: to be encoded
     console.print(
-        f"encoder states are kept in {cache.store.folder}: {state_format}, {views} view(s), {wanted / GIB:.2f} GiB"
+        f"encoder states are kept in {cache.store.folder}: after {cache.cut} of "
+        f"{len(run.bundle.core.model.encoder.layers)} layers, {state_format}, {views} view(s), {wanted / GIB:.2f} GiB"
     )
     return cache
 
 
 def _why_not(run: Run, adaptation: Adaptation) -> str:
     config = run.config
-    if adaptation.adapts_encoder:
-        return "the adapter changes the encoder"
+    if not adaptation.frozen_encoder_layers:
+        return "the adapter changes the encoder from its lowest layer"
     if config.augment and not config.augment_views:
         return "the augmentation is new in every epoch (see --augment-views)"
     return "" if config.feature_cache_gib else "--feature-cache-gib is 0"

@@ -120,7 +120,7 @@ class Trainer:
 
     Args:
         accelerator: decides precision and scaling; its device is the bundle's.
-        encoder_cache: given when the adapter leaves the encoder alone; then it runs once for each wave.
+        encoder_cache: given when the adapter leaves the lowest encoder layers alone; then those run once for each wave.
         augment: changes a training wave by epoch and utterance id; the epoch counts modulo `augment_views` unless
             that is 0.
     """
@@ -234,7 +234,7 @@ class Trainer:
         self.model.train()
         if self.encoder_cache is not None:
             # States that are kept must not have a checkpoint's own dropout in them.
-            self.bundle.core.model.encoder.eval()
+            self.bundle.core.model.encoder.layers[: self.encoder_cache.cut].eval()
         factor = learning_rate_factor(step, max_steps=self.config.max_steps, warmup_ratio=self.config.warmup_ratio)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -305,10 +305,11 @@ class Trainer:
         return positions.sum_rows((1 - weight) * entropy + weight * divergence)
 
     def _encode(self, examples: list[Example]) -> EncoderStates:
+        core, family, device = self.bundle.core, self.bundle.family, self.bundle.device
         if self.encoder_cache is not None:
             hashes = [example.audio_sha256 for example in examples]
-            encoded = self.encoder_cache.encode(hashes, lambda row: examples[row].wave)
-            return EncoderStates(encoded.states.to(self.bundle.device), encoded.mask.to(self.bundle.device))
+            kept = self.encoder_cache.encode(hashes, lambda row: examples[row].wave)
+            lower = EncoderStates(kept.states.to(device), kept.mask.to(device))
+            return family.encode_above(core, lower, self.encoder_cache.cut)
         audio, num_samples = pad_waves([example.wave for example in examples])
-        device = self.bundle.device
-        return self.bundle.family.encode(self.bundle.core, audio.to(device), num_samples.to(device))
+        return family.encode(core, audio.to(device), num_samples.to(device))
