@@ -12,7 +12,7 @@ from lora.data.batches import pad_waves
 from lora.decoding import Recognizer
 from lora.model.adapters import AdapterConfig
 from lora.model.families import EncoderStates
-from lora.model.feature_cache import EncoderCache
+from lora.model.feature_cache import DTYPES, EncoderCache
 from lora.model.load import Bundle
 from lora.model.methods import start_adaptation
 from lora.units import Wave
@@ -62,8 +62,8 @@ def test_cached_states_equal_those_computed_directly(
     batch = states_of(cache, waves)
     direct = Recognizer(bundle, PreprocessConfig(), DecodeSettings()).encode(waves)
     assert torch.equal(batch.mask, direct.mask)
-    assert batch.states.dtype == torch.float32
-    torch.testing.assert_close(batch.states[batch.mask], direct.states[direct.mask], rtol=tolerance, atol=1e-4)
+    assert batch.states.dtype == DTYPES[state_format]
+    torch.testing.assert_close(batch.states[batch.mask].float(), direct.states[direct.mask], rtol=tolerance, atol=1e-4)
     assert not batch.states[~batch.mask].any()
 
 
@@ -124,7 +124,7 @@ def test_states_of_a_cut_are_those_before_the_layer_above_it(
         direct = deep_bundle.family.encode(deep_bundle.core, audio, num_samples, cut=2)
         whole = deep_bundle.family.encode(deep_bundle.core, audio, num_samples)
     batch = states_of(open_cache(deep_bundle, tmp_path, cut=2), waves)
-    torch.testing.assert_close(batch.states[batch.mask], direct.states[direct.mask], rtol=0, atol=1e-4)
+    torch.testing.assert_close(batch.states[batch.mask].float(), direct.states[direct.mask], rtol=0, atol=1e-4)
     above = deep_bundle.family.encode_above(deep_bundle.core, batch, 2).states
     torch.testing.assert_close(above[batch.mask], whole.states[whole.mask], rtol=0, atol=1e-4)
 

@@ -57,8 +57,8 @@ def test_a_second_run_encodes_and_decodes_no_training_clip_and_has_the_same_loss
     monkeypatch.setattr(Utterance, "load", spy_load)
     run_experiment(replace(job, output_dir=tmp_path / "second"))
     assert losses(tmp_path / "first") == losses(tmp_path / "second")
-    # Eight of the alignment check; the tuned model's four domain, four guardrail and four development clips, and four of
-    # the efficacy check.
+    # Eight of the alignment check; the tuned model's four domain, four guardrail and four development clips, and four
+    # of the efficacy check.
     assert sum(encoded) == 8 + 4 + 4 + 4 + 4
     # Of the twelve training clips only the eight of the alignment check, which no cache serves.
     assert {name for name in decoded if name.startswith("toy-30-")} == {f"toy-30-{number}" for number in range(8)}

@@ -74,7 +74,7 @@ class EncoderCache:
         self.store.close()
 
     def encode(self, hashes: Sequence[str], load: Callable[[int], Wave]) -> EncoderStates:
-        """Return a batch's states in fp32 on the CPU, computing only those that are not stored.
+        """Return a batch's states on the CPU in the format of storage, computing only those that are not stored.
 
         They are computed in fp32 whatever the precision of training: once, and used in every epoch.
 
@@ -100,7 +100,7 @@ class EncoderCache:
         states = torch.zeros(len(keys), max(frames), self._width, dtype=self._dtype)
         for row, key in enumerate(keys):
             self.store.read_into(key, _bytes_of(states[row, : frames[row]]))
-        return EncoderStates(states.float(), torch.arange(max(frames)).unsqueeze(0) < torch.tensor(frames).unsqueeze(1))
+        return EncoderStates(states, torch.arange(max(frames)).unsqueeze(0) < torch.tensor(frames).unsqueeze(1))
 
 
 def _describe_kind(bundle: Bundle, cut: int, preprocess: PreprocessConfig, state_format: StateFormat) -> JsonObject:

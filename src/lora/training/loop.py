@@ -28,6 +28,7 @@ from lora.model.text import TokenBatch, build_token_batch
 from lora.training.averaging import WeightAverage
 from lora.training.batching import Augment, BatchReader
 from lora.training.compiling import compile_layers_
+from lora.training.cross_attention import absorb_projections_
 from lora.training.examples import Example
 from lora.training.linear import fuse_linear_layers_
 from lora.training.objective import Objective, score_positions
@@ -154,11 +155,14 @@ class Trainer:
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
         cpu = self.bundle.device.type == "cpu"
-        if cpu and accelerator.mixed_precision == "bf16":
+        cpu_bf16 = cpu and accelerator.mixed_precision == "bf16"
+        if cpu_bf16:
             keep_fp32_parts_(self.bundle.core)
         if config.compile:
             compile_layers_(self.bundle.core)
         elif cpu:
+            if cpu_bf16:
+                absorb_projections_(self.bundle.core)
             fuse_linear_layers_(self.bundle.core)
 
     def train(
@@ -308,8 +312,15 @@ class Trainer:
         core, family, device = self.bundle.core, self.bundle.family, self.bundle.device
         if self.encoder_cache is not None:
             hashes = [example.audio_sha256 for example in examples]
+            cut = self.encoder_cache.cut
             kept = self.encoder_cache.encode(hashes, lambda row: examples[row].wave)
             lower = EncoderStates(kept.states.to(device), kept.mask.to(device))
-            return family.encode_above(core, lower, self.encoder_cache.cut)
+            if cut < len(core.model.encoder.layers) or not _is_autocast_to(lower.states.dtype, device):
+                lower = EncoderStates(lower.states.float(), lower.mask)  # the decoder rounds what it reads, a layer not
+            return family.encode_above(core, lower, cut)
         audio, num_samples = pad_waves([example.wave for example in examples])
         return family.encode(core, audio.to(device), num_samples.to(device))
+
+
+def _is_autocast_to(dtype: torch.dtype, device: torch.device) -> bool:
+    return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) is dtype
