@@ -42,7 +42,7 @@ def fuse_linear_layers_(core: Any) -> None:
 
 def _fuse_frozen_(layer: nn.Linear) -> None:
     def forward(values: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"):
             return F.linear(values, layer.weight, layer.bias)
         result: Tensor = _Linear.apply(values, None, autocast_weight(layer), layer.bias, None, None, 1.0)
         return result
