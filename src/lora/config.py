@@ -141,7 +141,7 @@ class ExperimentConfig:
     )
     compile: bool = option(
         False,
-        help="compile the layers for training: a minute before the first steps, for long runs on a GPU",
+        help="compile the layers for training: minutes before the first step, for long runs on a GPU",
     )
     max_grad_norm: float = option(1.0, help="gradients are scaled down to this norm")
     eval_interval: int = option(50, help="steps between evaluations by generation on the development sets")
