@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora.errors import DeviceError
-from lora.model.device import bound_kept_shapes, resolve_device, resolve_precision
+from lora.model.device import bound_kept_shapes, resolve_device, resolve_precision, round_up_rows
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 SHAPES = """
@@ -121,3 +121,9 @@ def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
         )
         grown.append(int(done.stdout))
     assert grown[0] < 0.6 * grown[1]
+
+
+def test_the_counts_of_rows_are_few_and_near() -> None:
+    rounded = [round_up_rows(count) for count in range(1, 20_000)]
+    assert all(count <= near <= max(count + 63, count * 9 / 8) for count, near in enumerate(rounded, start=1))
+    assert len(set(rounded)) < 90

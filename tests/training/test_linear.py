@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lora.model.adapters import AdapterConfig
 from lora.model.load import Bundle
 from lora.model.methods import Adaptation, start_adaptation
-from lora.training.linear import fuse_linear_layers_, round_up_rows
+from lora.training.linear import fuse_linear_layers_
 
 Computed = tuple[Tensor, dict[str, Tensor]]
 
@@ -116,9 +116,3 @@ def test_what_is_not_a_frozen_weight_with_plain_lora_is_left_alone(bundle: Bundl
     assert "forward" not in vars(layer)
     embedding: nn.Module = bundle.core.model.decoder.embed_tokens
     assert "forward" not in vars(embedding)
-
-
-def test_the_counts_of_rows_are_few_and_near() -> None:
-    rounded = [round_up_rows(count) for count in range(1, 20_000)]
-    assert all(count <= near <= max(count + 63, count * 9 / 8) for count, near in enumerate(rounded, start=1))
-    assert len(set(rounded)) < 90

@@ -4,7 +4,7 @@ It is `sdpa`, with two differences that change speed and not what is computed:
 
 - A layer that sees a window of frames computes that window. A mask over all pairs of frames costs the products of all
   of them; of 10 s, 500 frames, a window of the streaming family is 20.
-- Under autocast on a CPU, where PyTorch's bf16 kernel is five times slower in the gradient than these few products are,
+- Under autocast on a CPU, where PyTorch's bf16 kernel is far slower in the gradient than these few products are,
   windows and the few queries of cross-attention are two matrix products in bf16 with the softmax between them, and
   attention among all positions, whose weights would take memory, stays in fp32.
 """
@@ -100,19 +100,29 @@ def _attend_in_autocast(
     query, key, value = (values.to(torch.get_autocast_dtype("cpu")) for values in (query, key, value))
     if isinstance(mask, WindowMask):
         return _attend_in_blocks(_attend_by_products, query, key, value, mask, **options)
-    dropout, scale = options["dropout"], options["scaling"]
-    states = _attend_by_products(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
-    return states.transpose(1, 2).contiguous()
+    attended = attend_by_products(query * options["scaling"], key, value, mask, options["dropout"])
+    return attended.transpose(1, 2).contiguous()
+
+
+def attend_by_products(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, dropout: float) -> Tensor:
+    """Compute softmax attention as two matrix products, and keep the attention weights for the gradient.
+
+    Args:
+        query: (..., queries, channels), scaled.
+        key, value: (..., positions, channels).
+        seen: bool, of the shape of the weights or broadcast to it; None where every position is seen.
+    """
+    scores = torch.matmul(query, key.transpose(-1, -2))
+    if seen is not None:
+        scores = scores + torch.zeros(seen.shape, dtype=scores.dtype).masked_fill_(~seen, -math.inf)
+    return torch.matmul(F.dropout(scores.softmax(dim=-1), dropout), value)
 
 
 def _attend_by_products(
-    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor | None, dropout_p: float, scale: float
+    query: Tensor, key: Tensor, value: Tensor, *, attn_mask: Tensor, dropout_p: float, scale: float
 ) -> Tensor:
-    """Compute what `scaled_dot_product_attention` does, and keep the attention weights for the gradient."""
-    scores = torch.matmul(query * scale, key.transpose(-1, -2))
-    if attn_mask is not None:
-        scores = scores + torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill_(~attn_mask, -math.inf)
-    return torch.matmul(F.dropout(scores.softmax(dim=-1), dropout_p), value)
+    """Take what `scaled_dot_product_attention` takes."""
+    return attend_by_products(query * scale, key, value, attn_mask, dropout_p)
 
 
 def _attend_in_blocks(

@@ -10,8 +10,11 @@ from lora.errors import DeviceError
 
 # oneDNN and PyTorch's wrapper of it keep what they prepared for each new shape of a product or convolution, 1024 of
 # each, and nearly every batch of speech has a shape of its own: hundreds of MB in a run (docs/performance.md). Few are
-# used again, so keeping these many is no slower. Both are read once, when oneDNN is first used.
+# used again, so keeping these many is hardly slower. Both are read once, when oneDNN is first used.
 _KEPT_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "32"}
+
+MIN_STEP = 64
+"""The step between counts of up to 1,023 rows; between a power of two and the next there are eight steps."""
 
 
 def bound_kept_shapes() -> None:
@@ -21,6 +24,16 @@ def bound_kept_shapes() -> None:
     """
     for name, value in _KEPT_SHAPES.items():
         os.environ.setdefault(name, value)
+
+
+def round_up_rows(count: int) -> int:
+    """Return the next of few counts of rows: at most an eighth more, or the next multiple of `MIN_STEP`.
+
+    oneDNN takes longer to prepare a bf16 product of a new shape than to compute it, and nearly every batch of speech
+    has a shape of its own.
+    """
+    step = max(MIN_STEP, 2 ** max(count.bit_length() - 4, 0))
+    return -(-count // step) * step
 
 
 def resolve_device(name: DeviceName) -> torch.device:

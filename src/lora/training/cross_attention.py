@@ -9,13 +9,12 @@ H T products with each frame in place of W + T: less for up to some 45 tokens, a
 memory. Multi-head latent attention decodes by the same identity (DeepSeek-AI, 2024, arXiv 2405.04434).
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lora.model.attention import attend_by_products
 from lora.training.precision import autocast_weight
 
 
@@ -67,9 +66,6 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor, states: Tensor, seen: T
     (batch, tokens, _), heads = query.shape, len(keys)
     by_head = query.view(batch * tokens, heads, -1).transpose(0, 1)
     asked = torch.bmm(by_head, keys).view(heads, batch, tokens, -1).transpose(0, 1).flatten(1, 2)
-    scores = torch.bmm(asked, states.transpose(1, 2))
-    if seen is not None:
-        scores = scores + torch.zeros(seen.shape, dtype=scores.dtype).masked_fill_(~seen, -math.inf)
-    heard = torch.bmm(F.dropout(scores.softmax(dim=-1), dropout), states)
+    heard = attend_by_products(asked, states, states, seen, dropout)
     by_head = heard.view(batch, heads, tokens, -1).transpose(0, 1).flatten(1, 2)
     return torch.bmm(by_head, values.transpose(1, 2)).transpose(0, 1).reshape(batch, tokens, -1)

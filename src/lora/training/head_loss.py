@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lora.model.device import round_up_rows
+
 POSITIONS, COLUMNS = 1024, 4096
 """The largest tile: 16 MB of logits in fp32."""
-
-ROWS = 64
-"""Positions are padded to a multiple of this many: a product of a new shape has to be prepared anew on a CPU."""
 
 
 def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -49,9 +48,9 @@ class _HeadLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(labels), POSITIONS):
             part = slice(start, start + POSITIONS)
-            losses[part], mean_row = _over_tiles(hidden[part], weight, labels[part], gradient is not None)
+            losses[part], slope = _over_tiles(hidden[part], weight, labels[part], gradient is not None)
             if gradient is not None:
-                gradient[part] = mean_row
+                gradient[part] = slope
         ctx.save_for_backward(gradient)
         return losses
 
@@ -64,8 +63,8 @@ class _HeadLoss(torch.autograd.Function):
 def _over_tiles(hidden: Tensor, weight: Tensor, labels: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor]:
     """Return the losses, float32 (positions,), and their gradient, float32 (positions, width)."""
     count, device = len(labels), hidden.device
-    inputs = F.pad(hidden.detach().to(weight.dtype), (0, 0, 0, -count % ROWS))
-    rows = len(inputs)
+    rows = round_up_rows(count)
+    inputs = F.pad(hidden.detach().to(weight.dtype), (0, 0, 0, rows - count))
     # Memory that every tile uses again: what is new each time costs a page fault for each 4 KiB.
     products = torch.empty(rows * COLUMNS, dtype=weight.dtype, device=device)
     values = products if weight.dtype is torch.float32 else torch.empty_like(products, dtype=torch.float32)

@@ -4,8 +4,7 @@ What PEFT's layer computes in a dozen operations is one node of the gradient's g
 once and nothing else of its width. It is exact: the same products, up to the order of sums; in bf16 with fewer
 roundings, because base and adapter are added before the sum is rounded.
 
-In bf16 the rows of a product are padded to one of few counts. oneDNN prepares a product for each new shape, 1 to 20 ms
-in which the product itself takes a tenth of one, and nearly every batch of speech has a shape of its own.
+In bf16 the rows of a product are padded to one of few counts (`lora.model.device.round_up_rows`).
 """
 
 from typing import Any
@@ -17,11 +16,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from lora.model.device import round_up_rows
 from lora.training.precision import autocast_weight
 
 ADAPTER = "default"
-MIN_STEP = 64
-"""The step between counts of up to 1,023 rows; between a power of two and the next there are eight steps."""
 
 _rows_of: Any = WeakTensorKeyDictionary()
 """What `_as_rows` made of tensors that still live: queries, keys and values read one input, every decoder layer the
@@ -64,12 +62,6 @@ def _fuse_adapted_(layer: Any) -> None:
         return _Linear.apply(values, dropped, autocast_weight(base), base.bias, down, up, layer.scaling[ADAPTER])
 
     layer.forward = forward
-
-
-def round_up_rows(count: int) -> int:
-    """Return the next of few counts of rows: at most an eighth more, or the next multiple of `MIN_STEP`."""
-    step = max(MIN_STEP, 2 ** max(count.bit_length() - 4, 0))
-    return -(-count // step) * step
 
 
 def _as_rows(values: Tensor, dtype: torch.dtype) -> Tensor:
