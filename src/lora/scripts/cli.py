@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import inspect
 import re
+import signal
 import sys
 import textwrap
 import typing
@@ -19,13 +20,13 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
-from lora import processes
+from lora import processes, signals
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
 from lora.scripts.repeated import gather_repeated
 
 PROGRAM = "moonshine-lora"
-EXIT_SUCCESS, EXIT_USER_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+EXIT_SUCCESS, EXIT_USER_INPUT = 0, 2
 
 Defaults = Mapping[str, Any]
 
@@ -61,10 +62,31 @@ class Command:
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     """Parse `argv`, run the command and return the process's exit code.
 
-    The code is 0 on success, the error's own code for a `LoraError`, 2 for a wrong option, 130 when
-    interrupted. Any other exception is a defect and keeps its traceback.
+    The code is 0 on success, the error's own code for a `LoraError`, 2 for a wrong option, 130, 143 or 129 when
+    ended by Ctrl-C, SIGTERM or SIGHUP. Any other exception is a defect and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with signals.handled():
+        try:
+            return _run(command, arguments)
+        except BaseException as error:
+            stop = _as_stop(error)
+            if stop is None:
+                raise
+            said = f": {stop.message}" if stop.message else ""
+            print(f"{signals.describe(stop.signal)}{said}", file=sys.stderr, flush=True)
+            return stop.exit_code
+
+
+def _as_stop(error: BaseException) -> signals.Stopped | None:
+    """Return what ended the command if that was a signal; a library may have made another error of it."""
+    if isinstance(error, signals.Stopped):
+        return error
+    number = signals.received() or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
+    return None if number is None else signals.Stopped(number)
+
+
+def _run(command: Command, arguments: Sequence[str]) -> int:
     try:
         options = parse_options(command, arguments)
         if processes.launched() > 1 and not command.several_processes:
@@ -82,9 +104,6 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr, flush=True)
         processes.leave()
         return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
 
 
 def parse_options(command: Command, arguments: Sequence[str]) -> Any:
