@@ -122,12 +122,16 @@ class ExperimentConfig:
 
     augment: list[str] = option(
         default_factory=list,
-        help="changes of the training audio, drawn anew each epoch, such as speed:0.9-1.1 (see `shift --help`)",
+        help="changes of the domain's training audio, new in each epoch, such as speed:0.9-1.1 (see `shift --help`)",
     )
 
     augment_views: int = option(
         0,
         help="draw only this many changes of each clip and repeat them, so that encoder states are kept; 0 is no limit",
+    )
+
+    augment_replay: bool = option(
+        False, help="change replay as well; needs --distillation-weight 0, because the teacher hears replay as it is"
     )
 
     max_steps: int = option(300, help="optimizer steps")
@@ -245,6 +249,7 @@ class ExperimentConfig:
         problems += self._replay_problems()
         if self.augment_views and not self.augment:
             problems.append("augment_views: nothing is drawn without augment. Give --augment, or leave it out")
+        problems += self._augment_replay_problems()
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
             problems.append("method full has no factors: flat_sigma must be 0 and lora_plus 1")
         problems += [
@@ -259,6 +264,18 @@ class ExperimentConfig:
             problems.append("guardrail_manifest: got none, expected at least one set that must not get worse")
         if problems:
             raise ConfigError("the configuration does not hold", problems)
+
+    def _augment_replay_problems(self) -> list[str]:
+        if not self.augment_replay:
+            return []
+        if not (self.augment and self.replay_ratio):
+            return ["augment_replay: there is nothing to change. Give --augment, replay and a --replay-ratio"]
+        if self.distillation_weight:
+            return [
+                f"augment_replay: got distillation_weight {self.distillation_weight:g}, but the teacher hears replay "
+                "as it is, and so must the model. Give --distillation-weight 0, or leave out --augment-replay"
+            ]
+        return []
 
     def _replay_problems(self) -> list[str]:
         problems: list[str] = []

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,9 +14,12 @@ from lora.errors import ConfigError
 from lora.runners import inputs
 from lora.runners.dry_run import estimate_experiment
 from lora.runners.experiment import run_experiment
+from lora.runners.features import count_views
 from lora.runners.pace import Estimate, Work, clock, count_work
 from lora.runners.provenance import command_of
 from lora.scripts import experiment
+from lora.training.examples import Example
+from lora.training.loop import TrainingData
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,15 @@ def test_the_work_of_a_run_is_counted_from_its_sets(job: ExperimentConfig) -> No
     assert (work.steps, work.evaluations) == (50, 5)
     reported = data.domain.seconds + data.guardrails[0].seconds
     assert work.evaluated_seconds == pytest.approx(6 * data.domain_dev.seconds + 2 * reported)
+
+
+def test_the_states_of_a_run_are_of_every_view_of_the_domain_and_one_of_replay(job: ExperimentConfig) -> None:
+    clip = Example("a", np.zeros(16_000, np.float32), (1,), "one", None)
+    training = TrainingData([clip] * 3, [clip] * 5)
+    augmented = replace(job, augment=["speed:0.9-1.1"], augment_views=4)
+    assert count_views(job).seconds(training) == 3 + 5
+    assert count_views(augmented).seconds(training) == 4 * 3 + 5
+    assert count_views(replace(augmented, augment_replay=True)).seconds(training) == 4 * (3 + 5)
 
 
 def test_the_parts_of_an_estimate_add_up() -> None:

@@ -350,6 +350,22 @@ def test_distillation_augmentation_and_strength_work_together(job: ExperimentCon
     assert metrics["strength"][0]["domain_wer"] == before["validation_wer"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"augment": ["speed:0.9-1.1"], "distillation_weight": 0.5}, "the teacher hears replay as it is"),
+        ({"distillation_weight": 0.0}, "there is nothing to change"),
+        ({"augment": ["speed:0.9-1.1"], "replay_ratio": 0.0}, "there is nothing to change"),
+    ],
+)
+def test_augmented_replay_is_refused_where_it_cannot_be_or_its_teacher_heard_something_else(
+    job: ExperimentConfig, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(job, **({"augment_replay": True} | options)).check()
+    assert any(message in problem for problem in caught.value.problems)
+
+
 def test_every_guardrail_is_judged_by_its_own_budget(
     job: ExperimentConfig, write_toy_manifest: Callable[..., Path], tmp_path: Path
 ) -> None:

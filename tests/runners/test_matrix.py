@@ -397,6 +397,20 @@ def test_a_run_of_an_earlier_version_counts_where_its_options_mean_the_same(tmp_
         run_all(matrix, document, StubRun())
 
 
+def test_an_augmented_run_of_a_version_that_changed_replay_too_is_another_run(tmp_path: Path, document: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    run_all(matrix, document, StubRun())
+    path = tmp_path / "steps-50" / "experiment_metrics.json"
+    record = read_json(path)
+    del record["config"]["augment_replay"]
+    write_json(path, record)
+    run_all(matrix, document, StubRun())
+    record["config"]["augment"] = ["speed:0.9-1.1"]
+    write_json(path, record)
+    with pytest.raises(ConfigError, match="augment_replay was True, wanted False"):
+        run_all(matrix, document, StubRun())
+
+
 def test_a_shifted_manifest_needs_the_one_that_it_is_made_of() -> None:
     clean, phone, other = Path("clean.jsonl"), Path("phone.jsonl"), Path("other.jsonl")
     plans = [

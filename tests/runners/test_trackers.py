@@ -5,9 +5,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from accelerate.utils import LoggerType
 
 from lora.config import ExperimentConfig
@@ -73,6 +75,16 @@ def read_events(folder: Path) -> dict[str, dict[int, float]]:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_runs_of_several_precisions_follow_each_other_in_one_process() -> None:
+    bundle = SimpleNamespace(device=torch.device("cpu"))
+    for precision, expected in (("fp32", "no"), ("bf16", "bf16"), ("fp32", "no")):
+        run: Any = SimpleNamespace(precision=precision, bundle=bundle)
+        accelerator = trackers.build_accelerator(run)
+        assert accelerator.mixed_precision == expected
+        with accelerator.autocast():
+            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
 
 
 def test_event_files_hold_every_number_of_the_history(finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -437,6 +438,42 @@ def test_each_view_is_encoded_once(
     assert len(cache.store) == 2 * len(clips)
     assert {epoch for epoch, _ in made} == {0, 1}
     assert len(made) <= (2 + BATCHES_AHEAD) * len(clips)
+
+
+@pytest.mark.parametrize("on_replay", [False, True])
+def test_replay_is_heard_as_it_is_unless_its_augmentation_is_asked_for(
+    toy_bundle: Bundle, clips: list[Clip], on_replay: bool
+) -> None:
+    def softer(wave: Wave, epoch: int, utterance_id: str) -> Wave:
+        return (wave * 0.5).astype(np.float32)
+
+    examples = examples_of(toy_bundle, clips)
+    clean = {example.id: example.wave for example in examples}
+    config = replace(CONFIG, **({"augment_replay": True} if on_replay else {}))
+    trainer = build_trainer(toy_bundle, config, augment=softer)
+    with closing(trainer.batches(TrainingData(examples[:8], examples[8:]))) as batches:
+        for _ in range(4):
+            domain, replay = next(batches)
+            assert domain
+            assert replay
+            for example in domain:
+                np.testing.assert_array_equal(example.wave, 0.5 * clean[example.id])
+            for example in replay:
+                np.testing.assert_array_equal(example.wave, (0.5 if on_replay else 1) * clean[example.id])
+
+
+def test_replay_has_one_view_where_the_domain_has_several(
+    toy_bundle: Bundle, clips: list[Clip], open_cache: Callable[[Bundle], EncoderCache]
+) -> None:
+    def louder(wave: Wave, epoch: int, utterance_id: str) -> Wave:
+        return (wave * (1 + 0.1 * epoch)).astype(np.float32)
+
+    config = replace(CONFIG, max_steps=6, eval_interval=6, batch_seconds=200.0, augment_views=2)
+    adapter, cache = replace(ADAPTER, targets="decoder"), open_cache(toy_bundle)
+    trainer = build_trainer(toy_bundle, config, adapter=adapter, cache=cache, augment=louder)
+    examples = examples_of(toy_bundle, clips)
+    train(trainer, TrainingData(examples[:8], examples[8:]), (0.5, 0.4))
+    assert len(cache.store) == 2 * 8 + 8
 
 
 def test_audio_that_cannot_be_read_in_training_stops_with_its_name(toy_bundle: Bundle, clips: list[Clip]) -> None:

@@ -16,6 +16,7 @@ from lora import processes
 from lora.config import ExperimentConfig
 from lora.model.methods import start_adaptation
 from lora.runners import inputs, output, stages
+from lora.runners.features import count_views
 from lora.runners.pace import PROBE_STEPS, Estimate, count_work, peak_mb, take_seconds, time_evaluation, total_seconds
 from lora.runners.provenance import config_values
 from lora.runners.trackers import build_accelerator
@@ -73,11 +74,10 @@ def _probe(config: ExperimentConfig, single: ExperimentConfig) -> DryRun:
     stages.check_objective(run, data, {"domain_dev": score})
     work = count_work(run, data)
     step_seconds, fill_rate = _time_steps(run, data.training)
-    audio_seconds = total_seconds(data.training.domain) + total_seconds(data.training.replay)
     estimate = Estimate(
         work=work,
         step_seconds=step_seconds,
-        fill_seconds=fill_rate * audio_seconds,
+        fill_seconds=fill_rate * count_views(single).seconds(data.training),
         evaluation_seconds=rate * work.evaluated_seconds,
         peak_mb=peak_mb(run.bundle.device),
     )

@@ -215,6 +215,8 @@ def _differences(plan: RunPlan, record: JsonObject, parts: Mapping[str, Path]) -
 def _up_to_date(config: JsonObject) -> JsonObject:
     """Return a record's options in the form of today: a new option had its default, a list was one value."""
     values = dict(config)
+    if "augment_replay" not in values:
+        values["augment_replay"] = bool(values.get("augment"))  # there was no choice, and replay was changed too
     for option in dataclasses.fields(ExperimentConfig):
         if option.name not in values:
             factory = option.default_factory

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora import processes
 from lora.config import ExperimentConfig
 from lora.errors import SetupError
 from lora.runners.provenance import config_values
@@ -85,9 +86,15 @@ class Tracking:
 
 
 def build_accelerator(run: "Run", log_with: Sequence[Any] = ()) -> "Accelerator":
-    """Make the accelerator of a run's precision and device, with trackers or names of trackers."""
-    from accelerate import Accelerator
+    """Make the accelerator of a run's precision and device, with trackers or names of trackers.
 
+    Accelerate keeps the first precision, and of a process alone the first device, for good and refuses another; the
+    runs of a matrix may have several. Its own tests start anew in this way, and it has no other.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=processes.count() == 1)
     precision = "no" if run.precision == "fp32" else run.precision
     return Accelerator(mixed_precision=precision, cpu=run.bundle.device.type == "cpu", log_with=list(log_with) or None)
 

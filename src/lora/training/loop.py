@@ -59,6 +59,7 @@ class TrainingConfig:
     weight_decay: float
     batch_seconds: Seconds
     augment_views: int
+    augment_replay: bool
     replay_ratio: float
     gradient_accumulation: int
     gradient_checkpointing: bool
@@ -122,8 +123,8 @@ class Trainer:
     Args:
         accelerator: decides precision and scaling; its device is the bundle's.
         encoder_cache: given when the adapter leaves the lowest encoder layers alone; then those run once for each wave.
-        augment: changes a training wave by epoch and utterance id; the epoch counts modulo `augment_views` unless
-            that is 0.
+        augment: changes a wave of the domain (and of replay, with `augment_replay`) by epoch and utterance id; the
+            epoch counts modulo `augment_views` unless that is 0.
     """
 
     def __init__(
@@ -141,7 +142,8 @@ class Trainer:
         self.config = config
         self.accelerator = accelerator
         self.encoder_cache = encoder_cache
-        self.reader = BatchReader(augment, config.augment_views, encoder_cache)
+        self.domain_reader = BatchReader(augment, config.augment_views, encoder_cache)
+        self.replay_reader = self.domain_reader if config.augment_replay else BatchReader(None, 0, encoder_cache)
         groups = optimizer_groups(self.model, learning_rate=config.learning_rate, b_ratio=config.lora_plus)
         self.trainable = [parameter for group in groups for parameter in group["params"]]
         self.optimizer: Any = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=config.weight_decay))
@@ -211,8 +213,8 @@ class Trainer:
         """Yield each step's batch of the domain and of replay, without end; closing it stops the reading ahead."""
         config = self.config
         replay_ratio = config.replay_ratio if data.replay else 0.0
-        domain = self.reader.endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
-        replay_batches = self.reader.endless(
+        domain = self.domain_reader.endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
+        replay_batches = self.replay_reader.endless(
             data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1
         )
         for batch in domain:
