@@ -1,54 +1,93 @@
 """Files and folders appear whole or not at all."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from lora.errors import InputError
-from lora.files import read_json, staged_directory, to_json, write_json, write_text
+from lora.errors import InputError, SetupError
+from lora.files import LITTER, atomic_file, exchange, read_json, staged_directory, to_json, write_json, write_text
 
 
-def test_a_staged_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
+def test_a_staged_folder_appears_as_a_whole(tmp_path: Path) -> None:
     target = tmp_path / "out"
-    target.mkdir()
-    (target / "old").write_text("old")
     with staged_directory(target) as stage:
         (stage / "new").write_text("new")
-        assert (target / "old").exists()
+        assert not target.exists()
     assert [path.name for path in target.iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_failure_leaves_the_old_folder_and_no_stage(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_staged_folder_replaces_nothing(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.mkdir()
     (target / "old").write_text("old")
+    with pytest.raises(SetupError, match="cannot be written"), staged_directory(target) as stage:
+        (stage / "new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
 
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_no_stage(tmp_path: Path, error: type[BaseException]) -> None:
     def write_half(stage: Path) -> None:
         (stage / "new").write_text("new")
         raise error
 
-    with pytest.raises(error), staged_directory(target) as stage:
+    with pytest.raises(error), staged_directory(tmp_path / "out") as stage:
         write_half(stage)
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_swap_that_fails_half_way_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_one_has_stays(
+    tmp_path: Path, is_folder: bool
+) -> None:
     target = tmp_path / "out"
-    target.mkdir()
-    (target / "old").write_text("old")
-    replace = Path.replace
+    left = tmp_path / f".out.0123abcd{LITTER}"
+    if is_folder:
+        left.mkdir()
+        (left / "half").write_text("half")
+    else:
+        left.write_text("half")
+    others = [tmp_path / f".out2.0123abcd{LITTER}", tmp_path / ".out.notes.moonshine-lora.tmp"]
+    for other in others:
+        other.write_text("not this one's")
+    with atomic_file(target) as living:
+        assert not left.exists()
+        living.write(b"first")
+        write_text(target, "second")
+    assert target.read_bytes() == b"first"
+    assert sorted(tmp_path.iterdir()) == sorted([target, *others])
 
-    def fail_for_the_stage(self: Path, to: Path) -> Path:
-        if (self / "new").exists():
-            raise OSError("the disk went away")
-        return replace(self, to)
 
-    monkeypatch.setattr(Path, "replace", fail_for_the_stage)
-    with pytest.raises(OSError, match="the disk went away"), staged_directory(target) as stage:
-        (stage / "new").write_text("new")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+def test_new_files_and_folders_have_the_permissions_that_the_user_gives_to_all(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "private", "mine")
+        with staged_directory(tmp_path / "folder"):
+            pass
+        os.umask(0o002)
+        write_text(tmp_path / "shared", "ours")
+    finally:
+        os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("private", "folder", "shared")]
+    assert modes == [0o600, 0o700, 0o664]
+
+
+def test_a_long_name_has_room_for_what_is_written_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / ("ä" * 127), "long")
+    with pytest.raises(SetupError, match="cannot be written"):
+        write_text(tmp_path / ("ä" * 128), "too long")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_paths_are_swapped_in_one_step(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    exchange(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a" / "b").exists()
+    assert (tmp_path / "b" / "a").exists()
 
 
 def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:

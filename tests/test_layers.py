@@ -18,6 +18,7 @@ LAYERS = [
     {"errors", "signals"},
     {"units"},
     {"files"},
+    {"outputs"},
     {"config"},
     {"data", "model"},
     {"memory", "processes"},

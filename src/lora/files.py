@@ -1,19 +1,23 @@
 """Writing without halves: atomic files, staged directories, files of records, content hashes."""
 
+import ctypes
+import errno
+import glob
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import struct
 import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lora.errors import InputError
+from lora.errors import InputError, SetupError
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -32,19 +36,155 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes `path` when the block succeeds: beside it, fsync, rename.
 
     A failure leaves `path` as it was and nothing beside it.
+
+    Raises:
+        SetupError: the machine does not let it be written: a full disk, no permission, a folder that is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
+    with writing(path), _beside(path, is_folder=False) as (name, handle):
+        with os.fdopen(handle, "w+b", closefd=False) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            os.fsync(handle)
+        name.replace(path)
+
+
+@contextmanager
+def staged_directory(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`, which must be free or an empty folder, that becomes it at the end.
+
+    A failure leaves `target` as it was and nothing beside it. `lora.outputs.output_folder` replaces earlier output.
+
+    Raises:
+        SetupError: as `atomic_file`.
+    """
+    with folder_beside(target) as stage:
+        yield stage
+        stage.rename(target)
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `target`; what is at its place at the end is removed.
+
+    Raises:
+        SetupError: as `atomic_file`.
+    """
+    with writing(target), _beside(target, is_folder=True) as (stage, _):
+        yield stage
+
+
+def scratch_folder(name: str) -> AbstractContextManager[Path]:
+    """Return a folder in the system's temporary folder that lasts as long as the block."""
+    return folder_beside(Path(tempfile.gettempdir()) / name)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say what could not be written where the machine refuses.
+
+    Raises:
+        SetupError: in place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename or path
+        raise SetupError(
+            f"{path}: cannot be written ({error.strerror or error}{'' if str(named) == str(path) else f': {named}'}). "
+            "What was there before is as it was. Free space, correct the permissions, or choose another place."
+        ) from error
+
+
+LITTER = ".moonshine-lora.tmp"
+"""How the name of everything ends that a killed process can leave: `.NAME.<8 hex digits>.moonshine-lora.tmp`."""
+
+
+@contextmanager
+def _beside(target: Path, *, is_folder: bool) -> Iterator[tuple[Path, int]]:
+    """Yield a new file or folder beside `target` and its handle, locked while in use; removed if it is still there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in litter_of(target):
+        remove_litter(left)
+    while True:
+        name = target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(4)}{LITTER}")
+        if is_folder:
+            name.mkdir()
+        flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        handle = open_locked(name, flags)
+        if handle is not None:
+            break
+    try:
+        yield name, handle
+    finally:
+        os.close(handle)
+        remove(name)
+
+
+def open_locked(path: Path, flags: int) -> int | None:
+    """Open a file or folder and lock it; `None` where another process holds it or has just removed it."""
+    if sys.platform == "win32" and path.is_dir():
+        return os.open(os.devnull, os.O_RDONLY)  # Windows opens no folder, and has no such lock
+    try:
+        handle = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
+    except FileNotFoundError:
+        return None
+    if lock_file(handle, wait=False) and path.exists():
+        return handle
+    os.close(handle)
+    return None
+
+
+def litter_of(target: Path) -> list[Path]:
+    """Return what killed processes left beside `target` while they wrote it."""
+    start = f".{_shortened(target.name)}."
+    digits = "[0-9a-f]" * 8
+    return sorted(target.parent.glob(f"{glob.escape(start)}{digits}{LITTER}"))
+
+
+def remove_litter(path: Path) -> bool:
+    """Remove what a killed process left, unless a process is still at it; tell whether it was removed."""
+    handle = open_locked(path, os.O_RDONLY)
+    if handle is None or sys.platform == "win32":
+        return False
+    try:
+        remove(path)
+    finally:
+        os.close(handle)
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def exchange(first: Path, second: Path) -> None:
+    """Swap two paths of one file system in one step, so that at no moment either is missing.
+
+    Raises:
+        OSError: the file system or the operating system cannot.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    here, there = os.fsencode(first), os.fsencode(second)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(here, there, ctypes.c_uint(2))  # RENAME_SWAP
+        else:
+            at_cwd = -100  # AT_FDCWD
+            failed = library.renameat2(at_cwd, here, at_cwd, there, ctypes.c_uint(2))  # RENAME_EXCHANGE
+    except AttributeError as error:
+        raise OSError(errno.ENOSYS, "this system cannot swap two paths", str(second)) from error
+    if failed:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(second))
+
+
+def _shortened(name: str) -> str:
+    """Return the start of a file name, so short that what is put around it fits into the 255 bytes of a name."""
+    return name.encode()[:200].decode(errors="ignore")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -85,33 +225,6 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file. Check the path.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error}). Restore or regenerate the file.") from error
-
-
-@contextmanager
-def staged_directory(target: Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `target` that replaces it when the block succeeds.
-
-    A failure leaves neither the temporary directory nor a changed `target`.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        yield stage
-        stage.chmod(0o755)
-        if target.exists():
-            retired = stage.with_name(stage.name + ".old")
-            target.replace(retired)
-            try:
-                stage.replace(target)
-            except BaseException:
-                retired.replace(target)
-                raise
-            shutil.rmtree(retired)
-        else:
-            stage.replace(target)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
 
 
 def lock_file(handle: int, *, shared: bool = False, wait: bool = True) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lora.data.manifest import Utterance, write_manifest
 from lora.errors import ManifestError
-from lora.files import staged_directory
+from lora.outputs import output_folder
 from lora.units import JsonObject
 
 ORIGIN_KEY = "origin"
@@ -91,7 +91,7 @@ class _Placer:
                     yield utterance
                     continue
                 if stage is None:  # No folder appears where none is needed.
-                    stage = stack.enter_context(staged_directory(self._folder))
+                    stage = stack.enter_context(output_folder(self._folder))
                 yield self._store(entry, utterance, stage)
 
     def _is_away(self, utterance: Utterance) -> bool:

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora.errors import AdapterError
-from lora.files import read_json, sha256_file, staged_directory, write_json
+from lora.files import read_json, sha256_file, write_json
 from lora.model.adapters import RECORD_NAME, WEIGHTS_NAME, AdapterRecord, read_record
+from lora.outputs import output_folder
 
 CONFIG_NAME = "adapter_config.json"
 
@@ -44,7 +45,7 @@ def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence
     scales = [share * _scaling(config) for share, config in zip(shares, configs, strict=True)]
     stacked = _stack(states, scales)
     rank = sum(int(config["r"]) for config in configs)
-    with staged_directory(output) as stage:
+    with output_folder(output) as stage:
         save_file(stacked, stage / WEIGHTS_NAME, metadata={"format": "pt"})
         write_json(stage / CONFIG_NAME, configs[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False})
         record = replace(

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lora.errors import CheckFailed
-from lora.files import staged_directory
 from lora.model.adapters import load_adapter
 from lora.model.load import Bundle, load_bundle
 from lora.model.scratch import save_checkpoint
 from lora.model.text import build_token_batch
+from lora.outputs import output_folder
 
 TOLERANCE = 1e-3
 PROBE_SECONDS = (1, 3)
@@ -31,7 +31,7 @@ def merge_adapter(model_id: str, adapter_dir: Path, output: Path) -> float:
     model, _ = load_adapter(bundle, adapter_dir)
     wanted = _probe_logits(bundle)
     merged = model.merge_and_unload()
-    with staged_directory(output) as stage:
+    with output_folder(output) as stage:
         save_checkpoint(merged, bundle.processor, stage)
         difference = float((_probe_logits(load_bundle(str(stage), torch.device("cpu"))) - wanted).abs().max())
         if not difference <= TOLERANCE:

@@ -20,11 +20,12 @@ from lora.data.sources.fsdd import DIGIT_WORDS, Recording, load_recordings
 from lora.data.sources.synthetic import voices_of
 from lora.data.synthesis import SpeechRequest, synthesize
 from lora.data.transforms.tempo import speed
-from lora.files import staged_directory, write_json
+from lora.files import write_json
 from lora.model.families import FAMILIES
 from lora.model.load import Bundle, load_bundle
 from lora.model.scratch import build_model, build_processor, save_checkpoint
 from lora.model.text import build_token_batch
+from lora.outputs import output_folder
 from lora.runners.builtin_options import BuiltinConfig
 from lora.runners.progress import console, progress_bar
 from lora.training.objective import aligned_objective
@@ -81,7 +82,7 @@ def train_builtin(config: BuiltinConfig) -> Path:
     )
     if config.init_from is not None:
         model = load_bundle(str(config.init_from), torch.device("cpu")).core
-    with staged_directory(config.output) as stage:
+    with output_folder(config.output) as stage:
         save_checkpoint(model, processor, stage)
         bundle = load_bundle(str(stage), torch.device("cpu"))
         core = bundle.core.train().requires_grad_(True)

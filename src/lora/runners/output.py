@@ -9,7 +9,7 @@ from pathlib import Path
 from lora import processes
 from lora.config import ExperimentConfig
 from lora.errors import ConfigError, SetupError
-from lora.files import staged_directory
+from lora.outputs import output_folder
 
 RUN_MARK = "experiment_metrics.json"
 
@@ -60,7 +60,7 @@ def staged_output(config: ExperimentConfig) -> AbstractContextManager[Path]:
     """
     if not processes.is_main():
         return _passing_directory()
-    return staged_directory(config.output_dir.resolve())
+    return output_folder(config.output_dir.resolve())
 
 
 @contextmanager

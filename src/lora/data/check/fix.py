@@ -11,7 +11,8 @@ from lora.data.check.rows import CheckedRow, read_rows
 from lora.data.findings import RULES
 from lora.data.manifest import Utterance, write_manifest
 from lora.errors import ConfigError, ManifestError
-from lora.files import staged_directory, write_jsonl
+from lora.files import write_jsonl
+from lora.outputs import output_folder
 from lora.units import JsonObject
 
 REMOVED_NAME = "removed.jsonl"
@@ -47,7 +48,7 @@ def write_fixed(check: Check, output: Path, *, also: Collection[str] = (), allow
     names = _new_names([Path(path) for path in check.rows])
     removed: list[JsonObject] = []
     kept = 0
-    with staged_directory(output) as stage:
+    with output_folder(output) as stage:
         for path, rows in check.rows.items():
             reasons = {row.line: found for row in rows if (found := _reasons(row, also))}
             if len(reasons) == len(rows):

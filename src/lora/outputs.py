@@ -1,0 +1,276 @@
+"""Results in the user's folders: written beside, put in place by one rename, and never over what is not ours.
+
+A folder that holds our results has a record of them, `.moonshine_lora_outputs.json`: the hash of each file. What
+stands at a place of ours and is not in the record, or was changed since, is the user's and is never written over. The
+record names a file before it appears, so that one whose writer was killed is still known.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from lora.errors import ConfigError, InputError, SetupError
+from lora.files import (
+    atomic_file,
+    exchange,
+    folder_beside,
+    lock_file,
+    read_json,
+    sha256_file,
+    to_json,
+    write_json,
+    writing,
+)
+from lora.units import JsonObject
+
+RECORD_NAME = ".moonshine_lora_outputs.json"
+NO_OBSTACLES = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers put into folders, besides `._*`."""
+
+Hashes = dict[str, list[str]]
+
+
+def check_file(path: Path, inputs: Iterable[Path] = (), *, root: Path | None = None) -> None:
+    """Refuse a place for a file where something is that we did not write, or that the command reads.
+
+    Args:
+        inputs: files and folders that the command reads.
+        root: the folder whose record lists the file; its own unless given.
+
+    Raises:
+        ConfigError: a folder or a file of somebody else is there, or it is an input.
+        SetupError: no file can be made there.
+    """
+    path = _absolute(path)
+    _refuse_inputs(path, inputs)
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; expected a place for a file. Give a file name.")
+    _check_parents(path)
+    if os.path.lexists(path) and not is_ours(path, root):
+        raise ConfigError(
+            f"{path}: exists, and is not an earlier output of this tool or was changed since it was written. Nothing "
+            "is written over it: choose another place, or move it away."
+        )
+
+
+def is_ours(path: Path, root: Path | None = None) -> bool:
+    """Tell whether the file at `path`, or where its link leads, is as we wrote it."""
+    path = path.resolve()
+    root = path.parent if root is None else root.resolve()
+    if not path.is_file() or not path.is_relative_to(root):
+        return False
+    hashes = read_record(root).get(path.relative_to(root).as_posix())
+    return hashes is not None and sha256_file(path) in hashes
+
+
+@contextmanager
+def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path` when the block succeeds; a link to earlier output is written through.
+
+    Raises:
+        ConfigError, SetupError: as `check_file`, before anything is written and again before the file appears.
+    """
+    check_file(path, root=root)
+    target = path.resolve()
+    root = target.parent if root is None else root.resolve()
+    name = target.relative_to(root).as_posix()
+    with atomic_file(target) as file:
+        yield file
+        file.flush()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        check_file(path, root=root)
+        _update_record(root, {name: [*read_record(root).get(name, ()), digest]})
+    _update_record(root, {name: [digest]})
+
+
+def write_output(path: Path, text: str, *, root: Path | None = None) -> None:
+    """Write UTF-8 text as `output_file` does."""
+    with output_file(path, root=root) as file:
+        file.write(text.encode("utf-8"))
+
+
+def write_output_json(path: Path, value: object, *, root: Path | None = None) -> None:
+    """Write one JSON document as `output_file` does, with a final newline."""
+    write_output(path, to_json(value) + "\n", root=root)
+
+
+def check_folder(path: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Refuse a place for a folder where something is that we did not write, or that the command reads.
+
+    Args:
+        inputs: files and folders that the command reads.
+        overwrite: other files in the folder are no obstacle: they stay. One at a place of ours is.
+
+    Raises:
+        ConfigError: every obstacle.
+        SetupError: no folder can be made there.
+    """
+    path = _absolute(path)
+    target = path.resolve()
+    _refuse_inputs(path, inputs)
+    inside = [f"{item}: is read, and lies in it" for item in inputs if item.resolve().is_relative_to(target)]
+    if Path.cwd().is_relative_to(target):
+        inside.append(f"{Path.cwd()}: the current folder lies in it")
+    if inside:
+        raise ConfigError(f"{path}: cannot become the output folder. Choose another place", inside)
+    _check_parents(path)
+    if not os.path.lexists(path):
+        return
+    if not target.is_dir():
+        raise ConfigError(f"{path}: is no folder; expected a place for one. Choose another place, or move it away.")
+    others = [file for file in foreign(target) if not _is_no_obstacle(file)]
+    listed = read_record(target)
+    if overwrite:
+        others = [file for file in others if file.relative_to(target).as_posix() in listed]
+    if others:
+        told = "changed since this tool wrote it" if overwrite else "not written by this tool, or changed since"
+        raise ConfigError(
+            f"{path}: holds what is not earlier output of this tool. Choose another place"
+            + ("" if overwrite else ", move it away, or keep it there and replace the rest with --overwrite"),
+            [f"{file}: {told}" for file in others],
+        )
+
+
+def foreign(folder: Path) -> list[Path]:
+    """Return the files, links and empty folders in `folder` that its record does not list as they are."""
+    listed = read_record(folder)
+    found = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        if not folders and not files and Path(parent) != folder:
+            found.append(Path(parent))
+        for name in (*files, *links):
+            path = Path(parent) / name
+            relative = path.relative_to(folder).as_posix()
+            if relative == RECORD_NAME:
+                continue
+            if path.is_symlink() or not path.is_file() or sha256_file(path) not in listed.get(relative, ()):
+                found.append(path)
+    return sorted(found)
+
+
+@contextmanager
+def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a hidden folder beside `path` that takes its place when the block succeeds.
+
+    Raises:
+        ConfigError, SetupError: as `check_folder`, before anything is written and again before the folder appears.
+    """
+    check_folder(path, overwrite=overwrite)
+    with folder_beside(path.resolve()) as stage:
+        yield stage
+        publish_folder(stage, path, overwrite=overwrite)
+
+
+def publish_folder(stage: Path, path: Path, *, overwrite: bool = False) -> None:
+    """Put the folder `stage` at `path` in one step; earlier output there is afterwards at `stage`.
+
+    Files in `path` that are not ours are in the new folder too: linked, so nobody's changes to them are lost.
+
+    Raises:
+        ConfigError, SetupError: as `check_folder`; or the file system cannot swap two folders.
+    """
+    check_folder(path, overwrite=overwrite)
+    target = path.resolve()
+    write_record(stage)
+    if not target.exists() or not any(target.iterdir()):
+        with suppress(FileNotFoundError):
+            target.rmdir()
+        stage.rename(target)
+        return
+    for item in foreign(target):
+        _carry(item, stage / item.relative_to(target))
+    try:
+        exchange(stage, target)
+    except OSError as error:
+        raise SetupError(
+            f"{path}: the folder there cannot be replaced in one step on this file system ({error.strerror}). Move it "
+            "away, or choose another place."
+        ) from error
+
+
+def write_record(folder: Path) -> None:
+    """List every file in `folder` as ours."""
+    files = (item for item in folder.rglob("*") if item.is_file() and item != folder / RECORD_NAME)
+    _write_record(folder, {file.relative_to(folder).as_posix(): [sha256_file(file)] for file in files})
+
+
+def read_record(folder: Path) -> Hashes:
+    """Return the hashes of our files in `folder` by name; nothing where there is no record.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    path = folder / RECORD_NAME
+    if not path.is_file():
+        return {}
+    record = read_json(path)
+    hashes = record.get("files") if isinstance(record, dict) else None
+    if not isinstance(hashes, dict) or not all(isinstance(item, list) for item in hashes.values()):
+        raise InputError(f"{path}: damaged; expected the hashes of files by name. Move it away: the files stay.")
+    return hashes
+
+
+def _update_record(folder: Path, changes: Mapping[str, list[str]]) -> None:
+    with _folder_locked(folder):
+        _write_record(folder, read_record(folder) | dict(changes))
+
+
+def _write_record(folder: Path, hashes: Hashes) -> None:
+    document: JsonObject = {"schema_version": 1, "files": dict(sorted(hashes.items()))}
+    write_json(folder / RECORD_NAME, document)
+
+
+@contextmanager
+def _folder_locked(folder: Path) -> Iterator[None]:
+    if os.name != "posix":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock_file(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _carry(item: Path, place: Path) -> None:
+    with writing(place):
+        if item.is_dir() and not item.is_symlink():
+            place.mkdir(parents=True, exist_ok=True)
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if os.path.lexists(place):
+            raise ConfigError(
+                f"{item}: is not ours, and stands where new output goes. Move it away, or choose another place."
+            )
+        os.link(item, place, follow_symlinks=False)
+
+
+def _is_no_obstacle(path: Path) -> bool:
+    return path.name in NO_OBSTACLES or path.name.startswith("._")
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except FileNotFoundError as error:
+        raise SetupError("the current folder does not exist any more. Change into another one.") from error
+
+
+def _refuse_inputs(path: Path, inputs: Iterable[Path]) -> None:
+    for item in inputs:
+        if item.resolve() == path.resolve() or (item.exists() and path.exists() and item.samefile(path)):
+            raise ConfigError(f"{path}: is also an input, and nothing is changed in place. Choose another place.")
+
+
+def _check_parents(path: Path) -> None:
+    above = next(parent for parent in path.resolve().parents if os.path.lexists(parent))
+    if not above.is_dir():
+        raise ConfigError(f"{above}: is a file; expected a folder. Choose another place for {path.name}.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise SetupError(f"{above}: not writable. Correct its permissions, or choose another place for {path.name}.")

@@ -1,0 +1,209 @@
+"""Nothing but our own earlier output is ever written over."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lora import outputs
+from lora.errors import ConfigError, LoraError, SetupError
+from lora.outputs import RECORD_NAME, check_file, check_folder, output_folder, write_output
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file in `folder` by name, without our records."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECORD_NAME)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def write_folder(path: Path, *, overwrite: bool = False, **files: str) -> None:
+    with output_folder(path, overwrite=overwrite) as stage:
+        for name, text in files.items():
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            (stage / name).write_text(text)
+
+
+def test_a_file_of_ours_is_written_anew(tmp_path: Path) -> None:
+    for text in ("first", "second"):
+        write_output(tmp_path / "a.json", text)
+    assert contents(tmp_path) == {"a.json": b"second"}
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_file_that_is_the_users_or_was_edited_stays(tmp_path: Path, changed: bool) -> None:
+    path = tmp_path / "a.json"
+    if changed:
+        write_output(path, "first")
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="not an earlier output"):
+        write_output(path, "second")
+    assert contents(tmp_path) == {"a.json": b"mine"}
+
+
+def test_a_file_that_appears_while_ours_is_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+
+    def write_slowly() -> None:
+        with outputs.output_file(path) as file:
+            file.write(b"ours")
+            path.write_text("mine")
+
+    with pytest.raises(ConfigError, match="not an earlier output"):
+        write_slowly()
+    assert contents(tmp_path) == {"a.json": b"mine"}
+
+
+def test_a_writer_that_is_killed_before_the_record_is_closed_leaves_a_file_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_output(tmp_path / "a.json", "first")
+    update, calls = outputs._update_record, []
+
+    def killed_at_the_second(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        update(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outputs, "_update_record", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        write_output(tmp_path / "a.json", "second")
+    monkeypatch.undo()
+    write_output(tmp_path / "a.json", "third")
+    assert contents(tmp_path) == {"a.json": b"third"}
+
+
+def test_a_link_is_written_through_only_to_earlier_output(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    real, link = tmp_path / "far" / "a.json", tmp_path / "link.json"
+    write_output(real, "first")
+    link.symlink_to(real)
+    write_output(link, "second")
+    assert link.is_symlink()
+    assert real.read_text() == "second"
+    real.write_text("mine")
+    with pytest.raises(ConfigError, match="not an earlier output"):
+        write_output(link, "third")
+    dangling = tmp_path / "dangling.json"
+    dangling.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="not an earlier output"):
+        write_output(dangling, "third")
+    assert contents(tmp_path) == {"far/a.json": b"mine", "link.json": b"mine"}
+
+
+def test_no_input_is_an_output_though_it_is_ours(tmp_path: Path) -> None:
+    path, twin, link = tmp_path / "a.json", tmp_path / "twin.json", tmp_path / "link.json"
+    write_output(path, "first")
+    os.link(path, twin)
+    link.symlink_to(path)
+    for place in (path, twin, link):
+        with pytest.raises(ConfigError, match="also an input"):
+            check_file(place, [path])
+    with pytest.raises(ConfigError, match="cannot become"):
+        check_folder(tmp_path, [path])
+
+
+def test_a_file_cannot_be_where_a_folder_is_nor_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is a folder"):
+        check_file(tmp_path)
+    with pytest.raises(ConfigError, match="is a file"):
+        check_file(tmp_path / "file" / "a.json")
+    with pytest.raises(ConfigError, match="no folder"):
+        check_folder(tmp_path / "file")
+
+
+def test_a_folder_of_ours_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", a="1", b="1")
+    write_folder(tmp_path / "out", a="2", c="2")
+    assert contents(tmp_path) == {"out/a": b"2", "out/c": b"2"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_and_a_link_to_one_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far")
+    for text in ("1", "2"):
+        write_folder(tmp_path / "link", a=text)
+        assert (tmp_path / "link").is_symlink()
+        assert contents(tmp_path / "far") == {"a": text.encode()}
+
+
+def test_what_is_not_ours_stops_and_with_overwrite_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_folder(out, a="1")
+    (out / "notes.md").write_text("mine")
+    (out / "deep" / "empty").mkdir(parents=True)
+    (out / "link").symlink_to("notes.md")
+    with pytest.raises(ConfigError, match=r"notes\.md"):
+        write_folder(out, a="2")
+    assert (out / "a").read_text() == "1"
+    inode = (out / "notes.md").stat().st_ino
+    write_folder(out, a="2", overwrite=True)
+    assert contents(out) == {"a": b"2", "notes.md": b"mine", "link": b"mine"}
+    assert (out / "notes.md").stat().st_ino == inode
+    assert (out / "link").is_symlink()
+    assert (out / "deep" / "empty").is_dir()
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_overwrite_replaces_only_what_the_record_lists(tmp_path: Path, listed: bool) -> None:
+    out = tmp_path / "out"
+    write_folder(out, **({"a": "1"} if listed else {"b": "1"}))
+    (out / "a").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"out/a"):
+        write_folder(out, a="2", overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_results_in_a_folder_below_are_not_ours_to_replace(tmp_path: Path) -> None:
+    write_folder(tmp_path / "runs" / "one", a="1")
+    with pytest.raises(ConfigError, match="holds what is not"):
+        write_folder(tmp_path / "runs", a="2")
+    assert contents(tmp_path) == {"runs/one/a": b"1"}
+
+
+def test_what_a_file_manager_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", a="1")
+    for name in (".DS_Store", "._a", "Thumbs.db", "desktop.ini"):
+        (tmp_path / "out" / name).touch()
+    write_folder(tmp_path / "out", a="2")
+    assert (tmp_path / "out" / "a").read_text() == "2"
+
+
+def test_a_file_written_into_a_folder_of_ours_is_ours_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_folder(out, a="1", **{"deep/b": "1"})
+    write_output(out / "deep" / "c", "1", root=out)
+    write_output(out / "deep" / "b", "2", root=out)
+    assert not (out / "deep" / RECORD_NAME).exists()
+    write_folder(out, a="2")
+    assert contents(out) == {"a": b"2"}
+
+
+def test_a_failure_changes_nothing(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", a="1")
+    with pytest.raises(SetupError, match="cannot be written"), output_folder(tmp_path / "out") as stage:
+        (stage / "deep" / "a").write_text("2")
+    assert contents(tmp_path) == {"out/a": b"1"}
+
+
+def test_a_file_system_that_cannot_swap_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(first: Path, second: Path) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(outputs, "exchange", refuse)
+    write_folder(tmp_path / "out", a="1")
+    with pytest.raises(SetupError, match="one step"):
+        write_folder(tmp_path / "out", a="2")
+    assert contents(tmp_path) == {"out/a": b"1"}
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"files": {"a": 1}}', "no json"])
+def test_a_damaged_record_stops(tmp_path: Path, damage: str) -> None:
+    write_output(tmp_path / "a", "1")
+    (tmp_path / RECORD_NAME).write_text(damage)
+    with pytest.raises(LoraError, match="outputs"):
+        write_output(tmp_path / "a", "2")
+    assert (tmp_path / "a").read_text() == "1"
