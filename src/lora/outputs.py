@@ -5,7 +5,6 @@ stands at a place of ours and is not in the record, or was changed since, is the
 record names a file before it appears, so that one whose writer was killed is still known.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from lora.files import (
     folder_beside,
     lock_file,
     read_json,
+    sha256_bytes,
     sha256_file,
     to_json,
     write_json,
@@ -81,7 +81,7 @@ def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         file.seek(0)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256_bytes(file.read())
         check_file(path, root=root)
         _update_record(root, {name: [*read_record(root).get(name, ()), digest]})
     _update_record(root, {name: [digest]})
