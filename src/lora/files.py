@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lora.bounded import parse_json
 from lora.errors import InputError, SetupError
 
 
@@ -217,13 +218,15 @@ def read_json(path: Path) -> Any:
     """Read one JSON document.
 
     Raises:
-        InputError: the file is missing or is not JSON.
+        InputError: the file is missing, cannot be read, or is not JSON within the bounds of `lora.bounded`.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file. Check the path.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
+    except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}). Restore or regenerate the file.") from error
 
 

@@ -261,3 +261,11 @@ def test_a_full_disk_leaves_the_last_good_history(data_dir: Path, tone: bytes, m
         store.correct(entry.id, "one")
     monkeypatch.undo()
     assert Store(data_dir, speaker="ada").entries() == [entry]
+
+
+def test_a_damaged_row_of_what_was_taught_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path, speaker="anna")
+    store.manifest_path.parent.mkdir(parents=True)
+    store.manifest_path.write_text('{"id": "a"}\n{"id": ' + "[" * 10_000 + "\n")
+    with pytest.raises(InputError, match=r"manifest\.jsonl:2: damaged \(nested deeper"):
+        store.taught_rows()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lora.bounded import parse_json
 from lora.files import to_json
 from lora.units import JsonObject, Wave
 
@@ -19,8 +20,8 @@ def parse_row(raw: bytes, place: str, problems: list[str]) -> dict[str, Any] | N
         problems.append(f"{place}: starts with a byte order mark. Save the file as UTF-8 without one.")
         return None
     try:
-        row = _DECODER.decode(raw.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        row = parse_json(raw.decode("utf-8"), unique_keys=True)
+    except ValueError as error:
         reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         problems.append(f"{place}: not valid JSON ({reason}). Expected one object a line.")
         return None
@@ -28,21 +29,6 @@ def parse_row(raw: bytes, place: str, problems: list[str]) -> dict[str, Any] | N
         problems.append(f"{place}: got a JSON {type(row).__name__}; expected an object with `audio` and `text`.")
         return None
     return row
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"the number {name} is not allowed")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} appears twice")
-    return row
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def check_fields(row: dict[str, Any], place: str, problems: list[str]) -> None:
@@ -86,11 +72,8 @@ def check_inline(audio: list[Any], place: str, problems: list[str]) -> Wave | No
     if not audio or not set(map(type, audio)) <= {int, float}:
         problems.append(f"{place}: the inline waveform is not a flat, non-empty list of numbers.")
         return None
-    try:
-        with np.errstate(over="ignore"):
-            samples = np.asarray(audio, dtype=np.float64).astype(np.float32)
-    except OverflowError:
-        samples = np.full(1, np.inf, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        samples = np.asarray(audio, dtype=np.float64).astype(np.float32)
     if not np.isfinite(samples).all():
         problems.append(f"{place}: the inline waveform holds numbers too large for audio; expected -1 to 1.")
         return None

@@ -1,11 +1,11 @@
 """What a run left in its directory, read strictly: metrics, history and one row per utterance."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from lora.bounded import parse_json
 from lora.errors import InputError
 from lora.evaluation.intervals import rate_interval
 from lora.evaluation.wer import ErrorCounts
@@ -133,8 +133,8 @@ def _read_rows(path: Path) -> Iterator[tuple[str, JsonObject]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         place = f"{path}:{number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise InputError(
                 f"{place}: not valid JSON ({error}); expected one object a line. Repeat the run."
             ) from error

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
 from lora import processes, signals
+from lora.bounded import MAX_YAML_CHARACTERS, parse_yaml
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
 from lora.scripts.repeated import gather_repeated
@@ -178,21 +178,22 @@ def read_config_file(command: Command, path: Path) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read one YAML document; repeated keys are refused and 1e-4 is a number.
+    """Read one YAML document as `lora.bounded.parse_yaml` does.
 
     Raises:
-        ConfigError: the file is missing, is not text or is not YAML.
+        ConfigError: the file is missing, is not text or is not YAML within the bounds.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_YAML_CHARACTERS + 1)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such config file. Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as text ({error}). Give a YAML file.") from error
     try:
-        return _StrictLoader(text).get_single_data()
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}. Correct the file.") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}. Correct the file.") from error
 
 
 class _Parser(ArgumentParser):
@@ -204,25 +205,6 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ConfigError(f"{self.prog}: {_explain(self.command, message)}. See '{self.prog} --help'.") from ex
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses repeated keys and reads 1e-4 as a number (YAML 1.2), not as a string."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} appears twice", key_node.start_mark
-                )
-            seen.add(str(key_node.value))
-        return super().construct_mapping(node, deep=deep)
-
-
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def _find_config_path(command: Command, arguments: Sequence[str]) -> Path | None:

@@ -4,7 +4,6 @@ Every fourth taught take is held out and gives the verdict; the others train. Th
 of the person's, or clean synthetic digits, which the builtin model reads well.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora.bounded import parse_json
 from lora.errors import InputError, LoraError, SetupError
 from lora.files import read_json
 from lora.runners.personal import DIGITS_MODEL, MIN_HELD_OUT, MIN_TRAIN
@@ -139,7 +139,7 @@ def parse_progress(line: str) -> AdaptProgress | None:
     if not line.startswith("{"):
         return None
     try:
-        row = json.loads(line)
+        row = parse_json(line)
         return AdaptProgress(str(row["stage"]), int(row["done"]), int(row["total"]), str(row["detail"]))
     except (ValueError, KeyError, TypeError):
         return None

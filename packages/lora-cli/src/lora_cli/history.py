@@ -1,6 +1,5 @@
 """The history's entries: what is known of a take, how long it is kept, and recordings that no entry names."""
 
-import json
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -8,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from lora.bounded import parse_json
 from lora.errors import InputError
 from lora.units import Seconds
 from lora_cli.wav import HEADER_BYTES
@@ -76,7 +76,7 @@ def read_history(path: Path) -> list[Entry]:
     entries: list[Entry] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            values: dict[str, Any] = json.loads(line)
+            values: dict[str, Any] = parse_json(line)
             entries.append(Entry(**{name: value for name, value in values.items() if name in known}))
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(

@@ -6,8 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from lora.bounded import parse_yaml
 from lora.config import DeviceName, option
 from lora.errors import ConfigError
 from lora.files import sha256_bytes
@@ -178,8 +177,8 @@ def read_keys(path: Path | None) -> dict[str, tuple[str, ...]]:
     if path is None and not where.is_file():
         return dict(DEFAULT_KEYS)
     try:
-        given = yaml.safe_load(where.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        given = parse_yaml(where.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{where}: cannot be read as YAML ({' '.join(str(error).split())}).") from error
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: expected a mapping of actions to keys.")

@@ -9,7 +9,6 @@ Files are replaced whole, so a crash or a full disk leaves the last good one.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from lora.bounded import parse_json
 from lora.errors import InputError, SetupError
 from lora.files import atomic_file, to_json
 from lora.units import JsonObject, Seconds
@@ -201,10 +201,22 @@ class Store:
             self._write_taught([*(row for row in rows if row["id"] != entry.id), row])
 
     def taught_rows(self) -> list[JsonObject]:
-        """Return the manifest's rows, oldest first."""
+        """Return the manifest's rows, oldest first.
+
+        Raises:
+            InputError: a row is damaged; the message says which line.
+        """
         if not self.manifest_path.exists():
             return []
-        return [json.loads(line) for line in self.manifest_path.read_text(encoding="utf-8").splitlines()]
+        rows: list[JsonObject] = []
+        for number, line in enumerate(self.manifest_path.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                rows.append(parse_json(line))
+            except ValueError as error:
+                raise InputError(
+                    f"{self.manifest_path}:{number}: damaged ({error}). Correct or remove the line."
+                ) from error
+        return rows
 
     def _write_taught(self, rows: Sequence[JsonObject]) -> None:
         with atomic_file(self.manifest_path) as file:

@@ -4,13 +4,13 @@
 go as soon as it was inspected, so memory does not grow with the audio.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lora.bounded import parse_json
 from lora.config import PreprocessConfig
 from lora.data.check.audio import AudioFacts, Fault, inspect_audio
 from lora.data.findings import RULES, Spot
@@ -168,8 +168,8 @@ def _code_of(problem: str) -> str:
 def _find_id(raw: bytes) -> str | None:
     """Return the id of a row that was refused, where it can still be read."""
     try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError):
+        row = parse_json(raw.decode("utf-8-sig"))
+    except ValueError:
         return None
     identifier = row.get("id") if isinstance(row, dict) else None
     if not isinstance(identifier, str) or not identifier.strip():

@@ -7,7 +7,6 @@ ends or where the source has changed.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from lora.bounded import parse_json
 from lora.data.audio import decode_audio
 from lora.errors import SetupError
 from lora.files import atomic_file, sha256_bytes, sha256_file, to_json
@@ -188,7 +188,7 @@ def _parse(line: bytes) -> Entry | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        key, digest, num_samples, row = json.loads(line)
+        key, digest, num_samples, row = parse_json(line.decode("utf-8"))
         is_name = isinstance(row["id"], str) and not set(row["id"]) & set("/\\\0")
         return Entry(key, digest, num_samples, dict(row)) if is_name else None
     except (ValueError, TypeError, KeyError):

@@ -5,12 +5,12 @@ the columns that it has.
 """
 
 import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora.bounded import parse_json
 from lora.data.manifest import MAX_ROW_BYTES
 from lora.data.sources.rows import Fault, Row
 from lora.errors import SourceError
@@ -177,16 +177,12 @@ def read_json_lines(path: Path) -> Records:
             if not raw.strip():
                 continue
             try:
-                record = json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant)
-            except (ValueError, RecursionError) as error:
+                record = parse_json(raw.decode("utf-8-sig"))
+            except ValueError as error:
                 yield place, Fault(f"{place}: not valid JSON ({error!s:.100}). Expected one object a line.")
                 continue
             is_object = isinstance(record, dict)
             yield place, record if is_object else Fault(f"{place}: expected a JSON object; got {record!r:.80}.")
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"the number {name} is not allowed")
 
 
 def rows_of(
