@@ -14,12 +14,12 @@ from lora.data.batches import pad_waves
 from lora.errors import AdapterError
 from lora.export.average import average_adapters
 from lora.export.merge import merge_adapter
+from lora.model.adapter_files import read_record
 from lora.model.adapters import (
     AdapterConfig,
     adapted_layers,
     delta_norm,
     load_adapter,
-    read_record,
     save_adapter,
     set_strength_,
     weight_change,

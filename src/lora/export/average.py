@@ -12,15 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lora.errors import AdapterError
-from lora.files import read_json, sha256_file, write_json
-from lora.model.adapters import RECORD_NAME, WEIGHTS_NAME, AdapterRecord, read_record
+from lora.files import sha256_file, write_json
+from lora.model.adapter_files import (
+    CONFIG_NAME,
+    RECORD_NAME,
+    SCHEMA_VERSION,
+    WEIGHTS_NAME,
+    AdapterRecord,
+    check_unchanged,
+    read_adapter_config,
+    read_adapter_weights,
+    read_record,
+)
 from lora.outputs import output_folder
-
-CONFIG_NAME = "adapter_config.json"
 
 
 def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence[float] | None = None) -> AdapterRecord:
@@ -30,8 +38,8 @@ def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence
         weights: one an adapter, summing to 1; equal unless given.
 
     Raises:
-        AdapterError: adapters of different bases, layers or settings, or of a method whose change is not
-            a low-rank sum (DoRA).
+        AdapterError: a damaged or changed adapter, adapters of different bases, layers or settings, or of a method
+            whose change is not a low-rank sum (DoRA).
     """
     if not folders:
         raise AdapterError("no adapters to average; expected at least one folder.")
@@ -39,8 +47,10 @@ def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence
     if len(shares) != len(folders) or abs(sum(shares) - 1) > 1e-6:
         raise AdapterError(f"weights {shares}: expected {len(folders)} numbers that sum to 1.")
     records = [read_record(folder) for folder in folders]
-    configs = [read_json(folder / CONFIG_NAME) for folder in folders]
-    states = [load_file(folder / WEIGHTS_NAME) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        check_unchanged(folder, record)
+    configs = [read_adapter_config(folder) for folder in folders]
+    states = [read_adapter_weights(folder) for folder in folders]
     _check(folders, records, configs, states)
     scales = [share * _scaling(config) for share, config in zip(shares, configs, strict=True)]
     stacked = _stack(states, scales)
@@ -55,7 +65,7 @@ def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence
             config_sha256=sha256_file(stage / CONFIG_NAME),
         )
         origin = [{"adapter_sha256": old.adapter_sha256, "weight": w} for old, w in zip(records, shares, strict=True)]
-        write_json(stage / RECORD_NAME, {"schema_version": 1} | asdict(record))
+        write_json(stage / RECORD_NAME, {"schema_version": SCHEMA_VERSION} | asdict(record))
         write_json(stage / "average.json", {"average_of": origin})
     return record
 
@@ -78,12 +88,26 @@ def _check(
             problems.append(f"{folder}: base {record.base_sha256}; {folders[0]} has {first.base_sha256}")
         if (record.preprocess, record.decode) != (first.preprocess, first.decode):
             problems.append(f"{folder}: other preprocess or decode settings than {folders[0]}")
-        if state.keys() != states[0].keys():
-            problems.append(f"{folder}: adapts other layers than {folders[0]}")
         if config.get("use_dora"):
             problems.append(f"{folder}: a DoRA adapter rescales weights and cannot be averaged as low-rank sums")
+            continue
+        foreign = [name for name, tensor in state.items() if not _is_factor(name, tensor, config["r"])]
+        if foreign:
+            problems.append(f"{folder}: {', '.join(foreign):.200} is no factor of rank {config['r']}")
+        elif _layer_sizes(state) != _layer_sizes(states[0]):
+            problems.append(f"{folder}: adapts other layers than {folders[0]}")
     if problems:
         raise AdapterError("these adapters cannot be averaged", problems)
+
+
+def _is_factor(name: str, tensor: Tensor, rank: int) -> bool:
+    side = 0 if ".lora_A." in name else 1 if ".lora_B." in name else None
+    return side is not None and tensor.ndim == 2 and tensor.shape[side] == rank
+
+
+def _layer_sizes(state: dict[str, Tensor]) -> dict[str, int]:
+    """Return the size of each factor's side that is not the rank."""
+    return {name: tensor.shape[1 if ".lora_A." in name else 0] for name, tensor in state.items()}
 
 
 def _stack(states: Sequence[dict[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor]:

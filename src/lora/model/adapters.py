@@ -5,6 +5,7 @@ beside the weights holds what PEFT does not: the base's hash, the adapter's own 
 and decode settings under which it was trained and scored (decision D1).
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,21 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lora.config import DecodeSettings, PreprocessConfig, TargetPreset
-from lora.errors import AdapterError, InputError
-from lora.files import read_json, sha256_file, staged_directory, write_json
+from lora.errors import AdapterError
+from lora.files import sha256_file, staged_directory, write_json
+from lora.model.adapter_files import (
+    CONFIG_NAME,
+    RECORD_NAME,
+    SCHEMA_VERSION,
+    WEIGHTS_NAME,
+    AdapterRecord,
+    check_unchanged,
+    read_adapter_config,
+    read_adapter_weights,
+    read_record,
+)
 from lora.model.load import Bundle
-
-RECORD_NAME = "moonshine_lora.json"
-CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "adapter_model.safetensors"
+from lora.units import JsonObject
 
 _ATTENTION = r"(q_proj|k_proj|v_proj|o_proj)"
 _LINEAR = rf"((self_attn|encoder_attn)\.{_ATTENTION}|mlp\.(fc1|fc2))"
@@ -50,26 +59,6 @@ class AdapterConfig:
     alpha: float
     dropout: float
     targets: TargetPreset
-
-
-@dataclass(frozen=True)
-class AdapterRecord:
-    """What an adapter folder says about itself.
-
-    Attributes:
-        adapter_sha256: of the weights file.
-        config_sha256: of PEFT's configuration; another alpha there is another model.
-        strength: the part of the trained change that is applied; already in the configuration's alpha.
-    """
-
-    base_id: str
-    base_sha256: str
-    family: str
-    adapter_sha256: str
-    config_sha256: str
-    strength: float
-    preprocess: PreprocessConfig
-    decode: DecodeSettings
 
 
 def target_pattern(targets: TargetPreset, *, num_encoder_layers: int) -> str:
@@ -221,29 +210,8 @@ def _write_adapter(
             preprocess=preprocess,
             decode=decode,
         )
-        write_json(stage / RECORD_NAME, {"schema_version": 1} | asdict(record))
+        write_json(stage / RECORD_NAME, {"schema_version": SCHEMA_VERSION} | asdict(record))
     return record
-
-
-def read_record(folder: Path) -> AdapterRecord:
-    """Read an adapter folder's record.
-
-    Raises:
-        AdapterError: the folder is not an adapter of this project, or its record is damaged.
-    """
-    if not folder.is_dir():
-        raise AdapterError(f"{folder}: no such adapter folder. Check --adapter-dir.")
-    for name in (CONFIG_NAME, WEIGHTS_NAME, RECORD_NAME):
-        if not (folder / name).is_file():
-            raise AdapterError(f"{folder}: {name} is missing; expected a lora_adapter folder of this project.")
-    try:
-        values = read_json(folder / RECORD_NAME)
-        values.pop("schema_version")
-        preprocess = PreprocessConfig(**values.pop("preprocess"))
-        decode = DecodeSettings(**values.pop("decode"))
-        return AdapterRecord(preprocess=preprocess, decode=decode, **values)
-    except (InputError, TypeError, KeyError, AttributeError) as error:
-        raise AdapterError(f"{folder / RECORD_NAME}: damaged record ({error}). Restore or retrain.") from error
 
 
 @contextmanager
@@ -305,18 +273,50 @@ def use_adapter(model: PeftModel, name: str | None) -> Iterator[None]:
 
 
 def _verified_record(bundle: Bundle, folder: Path) -> AdapterRecord:
-    """Read a record and refuse another base model or changed bytes."""
+    """Read a record and refuse another base model, changed bytes, and weights that do not fit into the model."""
     record = read_record(folder)
     if record.base_sha256 != bundle.sha256:
         raise AdapterError(
             f"{folder}: trained on {record.base_id} with weights {record.base_sha256}; got {bundle.model_id} with "
             f"weights {bundle.sha256}. Use the adapter's own base model."
         )
-    for name, recorded in ((WEIGHTS_NAME, record.adapter_sha256), (CONFIG_NAME, record.config_sha256)):
-        digest = sha256_file(folder / name)
-        if digest != recorded:
-            raise AdapterError(
-                f"{folder / name}: content {digest} differs from the record's {recorded}. "
-                "The file was changed or damaged; restore or retrain."
-            )
+    check_unchanged(folder, record)
+    config = read_adapter_config(folder)
+    expected = _expected_shapes(bundle, config, folder)
+    found = {name: tuple(tensor.shape) for name, tensor in read_adapter_weights(folder).items()}
+    problems = [f"{name}: missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"{name:.200}: unknown" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{name}: shape {found[name]}; expected {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name] != expected[name]
+    ]
+    if problems:
+        raise AdapterError(
+            f"{folder / WEIGHTS_NAME}: not the tensors of the layers that {CONFIG_NAME} names. Restore or retrain",
+            problems,
+        )
     return record
+
+
+def _expected_shapes(bundle: Bundle, config: JsonObject, folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that an adapter with PEFT's configuration `config` has on this model."""
+    count = len(bundle.core.model.encoder.layers)
+    pattern = config["target_modules"]
+    # One of ours, never any pattern: some take a regular expression years.
+    if pattern not in [target_pattern(targets, num_encoder_layers=count) for targets in TARGET_PRESETS]:
+        raise AdapterError(
+            f"{folder / CONFIG_NAME}: target_modules {pattern!r:.80} is no target preset of this project on "
+            f"{bundle.model_id}. Train the adapter with one of {', '.join(TARGET_PRESETS)}."
+        )
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, layer in bundle.core.named_modules():
+        # An adapted layer's own weights are one level below its name.
+        layer = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+        if isinstance(layer, nn.Linear) and re.fullmatch(pattern, name):
+            stem = f"base_model.model.{name}"
+            shapes[f"{stem}.lora_A.weight"] = (config["r"], layer.in_features)
+            shapes[f"{stem}.lora_B.weight"] = (layer.out_features, config["r"])
+            if config.get("use_dora"):
+                shapes[f"{stem}.lora_magnitude_vector"] = (layer.out_features,)
+    return shapes
