@@ -207,3 +207,39 @@ def test_a_damaged_record_stops(tmp_path: Path, damage: str) -> None:
     with pytest.raises(LoraError, match="outputs"):
         write_output(tmp_path / "a", "2")
     assert (tmp_path / "a").read_text() == "1"
+
+
+def test_a_folder_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with output_folder(out, kind="a merged model") as stage:
+        (stage / "a").write_text("1")
+    write_output(out / "b", "1")  # keeps the kind
+    for kind, told in (("an averaged adapter", "holds a merged model"), ("", "holds a merged model")):
+        for overwrite in (False, True):
+            with pytest.raises(ConfigError, match=told):
+                check_folder(out, kind=kind, overwrite=overwrite)
+    write_output(tmp_path / "files" / "a", "1")
+    with pytest.raises(ConfigError, match="other results"):
+        check_folder(tmp_path / "files", kind="a merged model")
+    with output_folder(out, kind="a merged model") as stage:
+        (stage / "a").write_text("2")
+    assert contents(tmp_path) == {"out/a": b"2", "files/a": b"1"}
+
+
+def test_the_inputs_of_a_command_are_its_files_and_those_in_its_folders(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").touch()
+    (tmp_path / "a.wav").touch()
+    given = outputs.inputs_of("some/model", None, str(tmp_path / "model"), tmp_path / "a.wav", tmp_path / "gone")
+    assert given == [tmp_path / "model", tmp_path / "a.wav", tmp_path / "model" / "config.json"]
+
+
+def test_a_current_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    for check in (check_file, check_folder):
+        with pytest.raises(SetupError, match="current folder does not exist"):
+            check(Path("a"))
+    with pytest.raises(SetupError, match="current folder does not exist"):
+        check_folder(tmp_path / "a")

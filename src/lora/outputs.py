@@ -6,7 +6,7 @@ record names a file before it appears, so that one whose writer was killed is st
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -45,15 +45,26 @@ def check_file(path: Path, inputs: Iterable[Path] = (), *, root: Path | None = N
         SetupError: no file can be made there.
     """
     path = _absolute(path)
-    _refuse_inputs(path, inputs)
-    if path.is_dir():
-        raise ConfigError(f"{path}: is a folder; expected a place for a file. Give a file name.")
-    _check_parents(path)
-    if os.path.lexists(path) and not is_ours(path, root):
-        raise ConfigError(
-            f"{path}: exists, and is not an earlier output of this tool or was changed since it was written. Nothing "
-            "is written over it: choose another place, or move it away."
-        )
+    with writing(path):
+        _refuse_inputs(path, inputs)
+        if path.is_dir():
+            raise ConfigError(f"{path}: is a folder; expected a place for a file. Give a file name.")
+        _check_parents(path)
+        if os.path.lexists(path) and not is_ours(path, root):
+            raise ConfigError(
+                f"{path}: exists, and is not an earlier output of this tool or was changed since it was written. "
+                "Nothing is written over it: choose another place, or move it away."
+            )
+
+
+def inputs_of(*given: str | Path | None) -> list[Path]:
+    """Return the files and folders that are there among what a command was given, and all files in the folders.
+
+    Args:
+        given: paths, `None` for those that were not given, or ids of models, which may be local folders.
+    """
+    found = [path for path in (Path(one) for one in given if one is not None) if path.exists()]
+    return [*found, *(file for folder in found if folder.is_dir() for file in folder.rglob("*") if file.is_file())]
 
 
 def is_ours(path: Path, root: Path | None = None) -> bool:
@@ -98,11 +109,12 @@ def write_output_json(path: Path, value: object, *, root: Path | None = None) ->
     write_output(path, to_json(value) + "\n", root=root)
 
 
-def check_folder(path: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+def check_folder(path: Path, inputs: Iterable[Path] = (), *, kind: str = "", overwrite: bool = False) -> None:
     """Refuse a place for a folder where something is that we did not write, or that the command reads.
 
     Args:
         inputs: files and folders that the command reads.
+        kind: what the folder is to hold, in words; one of another kind is not replaced.
         overwrite: other files in the folder are no obstacle: they stay. One at a place of ours is.
 
     Raises:
@@ -110,20 +122,35 @@ def check_folder(path: Path, inputs: Iterable[Path] = (), *, overwrite: bool = F
         SetupError: no folder can be made there.
     """
     path = _absolute(path)
+    with writing(path):
+        _check_place(path, list(inputs))
+        if os.path.lexists(path):
+            _check_contents(path, kind, overwrite)
+
+
+def _check_place(path: Path, inputs: Sequence[Path]) -> None:
     target = path.resolve()
     _refuse_inputs(path, inputs)
     inside = [f"{item}: is read, and lies in it" for item in inputs if item.resolve().is_relative_to(target)]
-    if Path.cwd().is_relative_to(target):
-        inside.append(f"{Path.cwd()}: the current folder lies in it")
+    here = _absolute(Path())
+    if here.is_relative_to(target):
+        inside.append(f"{here}: the current folder lies in it")
     if inside:
         raise ConfigError(f"{path}: cannot become the output folder. Choose another place", inside)
     _check_parents(path)
-    if not os.path.lexists(path):
-        return
+
+
+def _check_contents(path: Path, kind: str, overwrite: bool) -> None:
+    target = path.resolve()
     if not target.is_dir():
         raise ConfigError(f"{path}: is no folder; expected a place for one. Choose another place, or move it away.")
-    others = [file for file in foreign(target) if not _is_no_obstacle(file)]
     listed = read_record(target)
+    if listed and read_kind(target) != kind:
+        raise ConfigError(
+            f"{path}: holds {read_kind(target) or 'other results of this tool'}, and only an earlier "
+            f"{kind or 'result of the same command'} is replaced. Choose another place, or move it away."
+        )
+    others = [file for file in foreign(target) if not _is_no_obstacle(file)]
     if overwrite:
         others = [file for file in others if file.relative_to(target).as_posix() in listed]
     if others:
@@ -148,25 +175,26 @@ def foreign(folder: Path) -> list[Path]:
             relative = path.relative_to(folder).as_posix()
             if relative == RECORD_NAME:
                 continue
-            if path.is_symlink() or not path.is_file() or sha256_file(path) not in listed.get(relative, ()):
+            may_be_ours = relative in listed and path.is_file() and not path.is_symlink()
+            if not may_be_ours or sha256_file(path) not in listed[relative]:
                 found.append(path)
     return sorted(found)
 
 
 @contextmanager
-def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def output_folder(path: Path, *, kind: str = "", overwrite: bool = False) -> Iterator[Path]:
     """Yield a hidden folder beside `path` that takes its place when the block succeeds.
 
     Raises:
         ConfigError, SetupError: as `check_folder`, before anything is written and again before the folder appears.
     """
-    check_folder(path, overwrite=overwrite)
+    check_folder(path, kind=kind, overwrite=overwrite)
     with folder_beside(path.resolve()) as stage:
         yield stage
-        publish_folder(stage, path, overwrite=overwrite)
+        publish_folder(stage, path, kind=kind, overwrite=overwrite)
 
 
-def publish_folder(stage: Path, path: Path, *, overwrite: bool = False) -> None:
+def publish_folder(stage: Path, path: Path, *, kind: str = "", overwrite: bool = False) -> None:
     """Put the folder `stage` at `path` in one step; earlier output there is afterwards at `stage`.
 
     Files in `path` that are not ours are in the new folder too: linked, so nobody's changes to them are lost.
@@ -174,9 +202,9 @@ def publish_folder(stage: Path, path: Path, *, overwrite: bool = False) -> None:
     Raises:
         ConfigError, SetupError: as `check_folder`; or the file system cannot swap two folders.
     """
-    check_folder(path, overwrite=overwrite)
+    check_folder(path, kind=kind, overwrite=overwrite)
     target = path.resolve()
-    write_record(stage)
+    write_record(stage, kind)
     if not target.exists() or not any(target.iterdir()):
         with suppress(FileNotFoundError):
             target.rmdir()
@@ -193,10 +221,16 @@ def publish_folder(stage: Path, path: Path, *, overwrite: bool = False) -> None:
         ) from error
 
 
-def write_record(folder: Path) -> None:
-    """List every file in `folder` as ours."""
+def write_record(folder: Path, kind: str = "") -> None:
+    """List every file in `folder` as ours, and say what the folder holds."""
     files = (item for item in folder.rglob("*") if item.is_file() and item != folder / RECORD_NAME)
-    _write_record(folder, {file.relative_to(folder).as_posix(): [sha256_file(file)] for file in files})
+    _write_record(folder, {file.relative_to(folder).as_posix(): [sha256_file(file)] for file in files}, kind)
+
+
+def read_kind(folder: Path) -> str:
+    """Return what a folder of ours holds, in the words of its writer; empty where that was not said."""
+    path = folder / RECORD_NAME
+    return str(read_json(path).get("kind", "")) if path.is_file() else ""
 
 
 def read_record(folder: Path) -> Hashes:
@@ -217,11 +251,11 @@ def read_record(folder: Path) -> Hashes:
 
 def _update_record(folder: Path, changes: Mapping[str, list[str]]) -> None:
     with _folder_locked(folder):
-        _write_record(folder, read_record(folder) | dict(changes))
+        _write_record(folder, read_record(folder) | dict(changes), read_kind(folder))
 
 
-def _write_record(folder: Path, hashes: Hashes) -> None:
-    document: JsonObject = {"schema_version": 1, "files": dict(sorted(hashes.items()))}
+def _write_record(folder: Path, hashes: Hashes, kind: str) -> None:
+    document: JsonObject = {"schema_version": 1, "kind": kind, "files": dict(sorted(hashes.items()))}
     write_json(folder / RECORD_NAME, document)
 
 
@@ -263,8 +297,9 @@ def _absolute(path: Path) -> Path:
 
 
 def _refuse_inputs(path: Path, inputs: Iterable[Path]) -> None:
+    place, there = path.resolve(), path.stat() if path.exists() else None
     for item in inputs:
-        if item.resolve() == path.resolve() or (item.exists() and path.exists() and item.samefile(path)):
+        if item.resolve() == place or (there is not None and item.exists() and os.path.samestat(item.stat(), there)):
             raise ConfigError(f"{path}: is also an input, and nothing is changed in place. Choose another place.")
 
 

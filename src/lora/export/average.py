@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from lora.errors import AdapterError
-from lora.files import sha256_file, write_json
+from lora.files import sha256_file, write_bytes, write_json
 from lora.model.adapter_files import (
     CONFIG_NAME,
     RECORD_NAME,
@@ -28,11 +28,27 @@ from lora.model.adapter_files import (
     read_adapter_weights,
     read_record,
 )
-from lora.outputs import output_folder
+from lora.outputs import check_folder, output_folder
+
+KIND = "an averaged adapter"
+
+
+def publish_average(
+    folders: Sequence[Path], output: Path, *, weights: Sequence[float] | None = None, overwrite: bool = False
+) -> AdapterRecord:
+    """Put the average of adapters at `output`, where nothing or an earlier average is.
+
+    Raises:
+        AdapterError: as `average_adapters`.
+        ConfigError, SetupError: as `output_folder`, or one of the adapters lies in `output`.
+    """
+    check_folder(output, folders, kind=KIND, overwrite=overwrite)
+    with output_folder(output, kind=KIND, overwrite=overwrite) as stage:
+        return average_adapters(folders, stage, weights=weights)
 
 
 def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence[float] | None = None) -> AdapterRecord:
-    """Write the weighted mean of LoRA adapters of one base as a new adapter.
+    """Write the weighted mean of LoRA adapters of one base, as a new adapter, into a fresh folder.
 
     Args:
         weights: one an adapter, summing to 1; equal unless given.
@@ -53,20 +69,18 @@ def average_adapters(folders: Sequence[Path], output: Path, *, weights: Sequence
     states = [read_adapter_weights(folder) for folder in folders]
     _check(folders, records, configs, states)
     scales = [share * _scaling(config) for share, config in zip(shares, configs, strict=True)]
-    stacked = _stack(states, scales)
     rank = sum(int(config["r"]) for config in configs)
-    with output_folder(output) as stage:
-        save_file(stacked, stage / WEIGHTS_NAME, metadata={"format": "pt"})
-        write_json(stage / CONFIG_NAME, configs[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False})
-        record = replace(
-            records[0],
-            strength=1.0,
-            adapter_sha256=sha256_file(stage / WEIGHTS_NAME),
-            config_sha256=sha256_file(stage / CONFIG_NAME),
-        )
-        origin = [{"adapter_sha256": old.adapter_sha256, "weight": w} for old, w in zip(records, shares, strict=True)]
-        write_json(stage / RECORD_NAME, {"schema_version": SCHEMA_VERSION} | asdict(record))
-        write_json(stage / "average.json", {"average_of": origin})
+    write_bytes(output / WEIGHTS_NAME, save(_stack(states, scales), metadata={"format": "pt"}))
+    write_json(output / CONFIG_NAME, configs[0] | {"r": rank, "lora_alpha": rank, "use_rslora": False})
+    record = replace(
+        records[0],
+        strength=1.0,
+        adapter_sha256=sha256_file(output / WEIGHTS_NAME),
+        config_sha256=sha256_file(output / CONFIG_NAME),
+    )
+    origin = [{"adapter_sha256": old.adapter_sha256, "weight": w} for old, w in zip(records, shares, strict=True)]
+    write_json(output / "average.json", {"average_of": origin})
+    write_json(output / RECORD_NAME, {"schema_version": SCHEMA_VERSION} | asdict(record))
     return record
 
 

@@ -10,13 +10,14 @@ from lora.model.adapters import load_adapter
 from lora.model.load import Bundle, load_bundle
 from lora.model.scratch import save_checkpoint
 from lora.model.text import build_token_batch
-from lora.outputs import output_folder
+from lora.outputs import check_folder, inputs_of, output_folder
 
+KIND = "a merged model"
 TOLERANCE = 1e-3
 PROBE_SECONDS = (1, 3)
 
 
-def merge_adapter(model_id: str, adapter_dir: Path, output: Path) -> float:
+def merge_adapter(model_id: str, adapter_dir: Path, output: Path, *, overwrite: bool = False) -> float:
     """Write a checkpoint whose weights contain the adapter; no PEFT is needed to load it.
 
     The folder is loaded back and its logits on a fixed probe are compared with adapter-on-base.
@@ -26,12 +27,14 @@ def merge_adapter(model_id: str, adapter_dir: Path, output: Path) -> float:
 
     Raises:
         CheckFailed: it exceeds `TOLERANCE`; nothing is written then.
+        ConfigError, SetupError: as `output_folder`, or adapter or base lie in `output`.
     """
+    check_folder(output, inputs_of(model_id, adapter_dir), kind=KIND, overwrite=overwrite)
     bundle = load_bundle(model_id, torch.device("cpu"))
     model, _ = load_adapter(bundle, adapter_dir)
     wanted = _probe_logits(bundle)
     merged = model.merge_and_unload()
-    with output_folder(output) as stage:
+    with output_folder(output, kind=KIND, overwrite=overwrite) as stage:
         save_checkpoint(merged, bundle.processor, stage)
         difference = float((_probe_logits(load_bundle(str(stage), torch.device("cpu"))) - wanted).abs().max())
         if not difference <= TOLERANCE:

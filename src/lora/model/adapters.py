@@ -33,6 +33,7 @@ from lora.model.adapter_files import (
     read_record,
 )
 from lora.model.load import Bundle
+from lora.model.saving import save_pretrained
 from lora.units import JsonObject
 
 _ATTENTION = r"(q_proj|k_proj|v_proj|o_proj)"
@@ -199,7 +200,7 @@ def _write_adapter(
 ) -> AdapterRecord:
     with staged_directory(folder) as stage:
         with _quiet_peft():
-            model.save_pretrained(str(stage), save_embedding_layers=False)
+            save_pretrained(model, stage, save_embedding_layers=False)
         record = AdapterRecord(
             base_id=bundle.model_id,
             base_sha256=bundle.sha256,

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.models.moonshine_streaming.configuration_moonshine_streaming import MoonshineStreamingEncoderConfig
 
+from lora.model.saving import save_pretrained
 from lora.units import SAMPLE_RATE_HZ
 
 _CHARACTERS = "▁abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789'.,?!-"
@@ -123,5 +124,5 @@ def build_model(
 
 def save_checkpoint(model: Any, processor: Any, folder: Path) -> None:
     """Write model and processor in the layout of the hub's checkpoints."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_pretrained(model, folder)
+    save_pretrained(processor, folder)

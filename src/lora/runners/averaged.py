@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora.config import ExperimentConfig
-from lora.files import read_json, write_jsonl
+from lora.files import read_json, staged_directory, write_jsonl
 from lora.runners.output import RUN_MARK
 from lora.units import JsonObject
 
@@ -48,7 +48,8 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
     run, data, baseline = start.run, start.data, start.baseline
     records = [read_json(folder / RUN_MARK) for folder in folders.values()]
     with output.staged_output(config) as folder:
-        average_adapters([part / ADAPTER_FOLDER for part in folders.values()], folder / ADAPTER_FOLDER)
+        with staged_directory(folder / ADAPTER_FOLDER) as stage:
+            average_adapters([part / ADAPTER_FOLDER for part in folders.values()], stage)
         run.bundle.processor.save_pretrained(folder / "processor")
         tuned = stages.score_tuned(run, data, baseline, folder)
         training = _add_up(records, parts_of(folders), float(tuned.efficacy["delta_norm"]))

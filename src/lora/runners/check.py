@@ -17,7 +17,7 @@ from lora.data.check.fix import Fixed, write_fixed
 from lora.data.check.rows import Advance, CheckSettings, read_rows
 from lora.data.findings import RULES
 from lora.errors import AudioError, ConfigError
-from lora.files import write_json, write_text
+from lora.outputs import check_file, inputs_of, write_output, write_output_json
 from lora.report.check_page import PlayableRow, check_html, check_json, check_markdown, summary_line, terminal_lines
 from lora.runners.progress import progress_bar
 from lora.units import Wave
@@ -91,6 +91,8 @@ def run_check(options: CheckOptions) -> int:
         InputError: an option, or a manifest that cannot be read at all.
     """
     inputs = options.inputs()
+    for path in _pages(options).values():
+        check_file(path, [*(one.path for one in inputs), *inputs_of(options.model_id)])
     settings = _settings(options)
     with _counter("checking", inputs) as advance:
         check = check_manifests(inputs, settings, advance)
@@ -102,6 +104,11 @@ def run_check(options: CheckOptions) -> int:
         return 0 if check.passed else EXIT_CHECK_FAILED
     fixed = write_fixed(check, options.fix, also=options.remove, allow_outside=options.allow_outside_audio)
     return 0 if _recheck(check, fixed, settings).passed else EXIT_CHECK_FAILED
+
+
+def _pages(options: CheckOptions) -> dict[str, Path]:
+    """Return the files that are written, by the ends of their names."""
+    return {} if options.output is None else {end: options.output / f"check.{end}" for end in ("json", "md", "html")}
 
 
 def _settings(options: CheckOptions) -> CheckSettings:
@@ -139,7 +146,7 @@ def _rank(options: CheckOptions, check: Check) -> dict[str, list["Suspect"]]:
 
 
 def _write_output(options: CheckOptions, check: Check, ranked: dict[str, list["Suspect"]] | None) -> None:
-    assert options.output is not None
+    pages = _pages(options)
     suspects = _merge(ranked or {})
     rows = [suspect.to_json() for suspect in suspects]
     baseline, notes = None, []
@@ -149,11 +156,11 @@ def _write_output(options: CheckOptions, check: Check, ranked: dict[str, list["S
 
         baseline = {path: pooled_rate(own) for path, own in ranked.items()}
         notes = [f"{path}: {assess_headroom(rate, DecisionRule()).message}" for path, rate in baseline.items()]
-    write_json(options.output / "check.json", check_json(check, rows, baseline))
-    write_text(options.output / "check.md", check_markdown(check, rows, notes))
+    write_output_json(pages["json"], check_json(check, rows, baseline))
+    write_output(pages["md"], check_markdown(check, rows, notes))
     playable = _playable(options, check, suspects)
     note = f"{summary_line(check)}. {len(playable)} clips to listen to; the audio is prepared as the model hears it."
-    write_text(options.output / "check.html", check_html("Manifest check", playable, note))
+    write_output(pages["html"], check_html("Manifest check", playable, note))
 
 
 def _merge(ranked: dict[str, list["Suspect"]]) -> list["Suspect"]:

@@ -9,12 +9,13 @@ from lora.data.diagnostics import Sufficiency, measure_durations, profile_durati
 from lora.data.manifest import Manifest, read_manifest
 from lora.decision import DecisionRule, Headroom, assess_headroom
 from lora.errors import ConfigError
-from lora.files import write_json, write_text
+from lora.outputs import check_file, inputs_of, write_output, write_output_json
 from lora.report.diagnostics_page import diagnostics_page
 from lora.runners.progress import progress_bar
 from lora.units import JsonObject
 
 THRESHOLDS_S = (5.0, 8.0, 10.0, 15.0, 20.0)
+ENDS = ("json", "md")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,9 @@ def diagnose(options: DiagnosticsOptions) -> JsonObject:
         InputError: an option, a manifest or an audio header is wrong.
     """
     options.check()
+    pages = {} if options.output is None else {end: options.output / f"manifest_diagnostics.{end}" for end in ENDS}
+    for path in pages.values():
+        check_file(path, [*options.manifests, *inputs_of(options.model_id)])
     manifests = [read_manifest(path, allow_outside=options.allow_outside_audio) for path in options.manifests]
     profiles, splits = [], []
     for manifest in manifests:
@@ -91,9 +95,9 @@ def diagnose(options: DiagnosticsOptions) -> JsonObject:
         "headroom": {path: asdict(one) for path, one in headroom.items()},
     }
     page = diagnostics_page(profiles, splits, sufficiency, headroom)
-    if options.output is not None:
-        write_json(options.output / "manifest_diagnostics.json", document)
-        write_text(options.output / "manifest_diagnostics.md", page)
+    if pages:
+        write_output_json(pages["json"], document)
+        write_output(pages["md"], page)
     sys.stdout.write(page)
     return document
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lora import processes
 from lora.config import DecodeSettings, DeviceName, PreprocessConfig, option
 from lora.errors import ConfigError, InputError
+from lora.outputs import check_file, inputs_of
 from lora.units import JsonObject
 
 if TYPE_CHECKING:
@@ -53,8 +54,6 @@ class TranscriptionConfig:
             problems.append(f"--batch-size {self.batch_size}: expected at least 1")
         if self.tokens_per_second is not None and not 0.1 <= self.tokens_per_second <= 1000:
             problems.append(f"--tokens-per-second {self.tokens_per_second}: expected 0.1 to 1000")
-        if self.output is not None and self.output.is_dir():
-            problems.append(f"--output {self.output}: is a folder; expected the path of a JSON file")
         if problems:
             raise ConfigError("run-stt cannot start", problems)
 
@@ -66,7 +65,8 @@ def transcribe_to_json(config: TranscriptionConfig) -> JsonObject:
     same file.
 
     Raises:
-        InputError: every audio file or row that cannot be used, at once; the model or adapter is wrong.
+        InputError: every audio file or row that cannot be used, at once; the model or adapter is wrong, or the place
+            for the document holds something else.
     """
     config.check()
     with processes.one_fate(config.device):
@@ -85,6 +85,8 @@ def _transcribe(config: TranscriptionConfig) -> JsonObject:
         if config.manifest is None
         else read_manifest(config.manifest, allow_outside=config.allow_outside_audio, stream_inline=True)
     )
+    if config.output is not None and processes.is_main():
+        check_file(config.output, _inputs(config, paths, manifest))
     bundle = load_bundle(config.model_id, resolve_device(config.device), processor_dir=config.processor_dir)
     recognizer, adapter = _build_recognizer(config, bundle)
     document: JsonObject = {
@@ -96,6 +98,13 @@ def _transcribe(config: TranscriptionConfig) -> JsonObject:
         "decode": asdict(recognizer.decode),
     }
     return document | (_plain_texts(recognizer, paths) if manifest is None else _scored_texts(recognizer, manifest))
+
+
+def _inputs(config: TranscriptionConfig, paths: list[Path], manifest: "Manifest | None") -> list[Path]:
+    """Return every file that the command reads."""
+    audio = [] if manifest is None else [row.audio for row in manifest.utterances if isinstance(row.audio, Path)]
+    lists = [path for path in (config.manifest, *config.audio_list) if path is not None]
+    return [*paths, *audio, *lists, *inputs_of(config.model_id, config.adapter_dir, config.processor_dir)]
 
 
 def _build_recognizer(config: TranscriptionConfig, bundle: "Bundle") -> "tuple[Recognizer, JsonObject | None]":

@@ -16,13 +16,15 @@ class AverageOptions:
     adapters: list[Path] = option(positional=True, help="lora_adapter folders of one base")
     output: Path = option(help="folder for the averaged adapter")
     weights: list[float] = option(default_factory=list, help="one weight an adapter, summing to 1; equal unless given")
+    overwrite: bool = option(False, help="keep files in the output folder that this tool did not write, beside the new")
 
 
 def run(options: AverageOptions) -> None:
     """Average and print where the result is."""
-    from lora.export.average import average_adapters
+    from lora.export.average import publish_average
 
-    average_adapters(options.adapters, options.output, weights=options.weights or None)
+    weights = options.weights or None
+    publish_average(options.adapters, options.output, weights=weights, overwrite=options.overwrite)
     print(f"{options.output}: average of {len(options.adapters)} adapters")
 
 

@@ -16,13 +16,14 @@ class MergeOptions:
     adapter_dir: Path = option(help="lora_adapter folder")
     output: Path = option(help="folder for the merged checkpoint")
     model_id: str = option("builtin:digits", help="the adapter's base: hub id, local folder or builtin:digits")
+    overwrite: bool = option(False, help="keep files in the output folder that this tool did not write, beside the new")
 
 
 def run(options: MergeOptions) -> None:
     """Merge, check and say how exact it is."""
     from lora.export.merge import merge_adapter
 
-    difference = merge_adapter(options.model_id, options.adapter_dir, options.output)
+    difference = merge_adapter(options.model_id, options.adapter_dir, options.output, overwrite=options.overwrite)
     print(f"{options.output}: merged; logits equal adapter-on-base to {difference:.1e}")
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from lora.files import write_json
+from lora.outputs import write_output_json
 from lora.runners.transcription import TranscriptionConfig, print_texts, transcribe_to_json
 from lora.scripts.cli import Command, run_command
 
@@ -11,9 +11,9 @@ from lora.scripts.cli import Command, run_command
 def run(options: TranscriptionConfig) -> None:
     """Transcribe and print the texts; the JSON document too where `--output` asks for it."""
     document = transcribe_to_json(options)
-    if options.output is not None:
-        write_json(options.output, document)
     print_texts(document)
+    if options.output is not None:
+        write_output_json(options.output, document)
 
 
 COMMAND = Command(
