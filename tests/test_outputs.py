@@ -182,6 +182,15 @@ def test_a_file_written_into_a_folder_of_ours_is_ours_with_it(tmp_path: Path) ->
     assert contents(out) == {"a": b"2"}
 
 
+def test_a_link_out_of_a_folder_of_ours_is_not_followed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "out", a="1")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "out" / "plots").symlink_to(tmp_path / "far")
+    with pytest.raises(ConfigError, match="leads out of"):
+        write_output(tmp_path / "out" / "plots" / "b", "1", root=tmp_path / "out")
+    assert contents(tmp_path) == {"out/a": b"1"}
+
+
 def test_a_failure_changes_nothing(tmp_path: Path) -> None:
     write_folder(tmp_path / "out", a="1")
     with pytest.raises(SetupError, match="cannot be written"), output_folder(tmp_path / "out") as stage:

@@ -50,6 +50,8 @@ def check_file(path: Path, inputs: Iterable[Path] = (), *, root: Path | None = N
         if path.is_dir():
             raise ConfigError(f"{path}: is a folder; expected a place for a file. Give a file name.")
         _check_parents(path)
+        if root is not None and not path.resolve().is_relative_to(root.resolve()):
+            raise ConfigError(f"{path}: leads out of {root}. Remove the link, or choose another place.")
         if os.path.lexists(path) and not is_ours(path, root):
             raise ConfigError(
                 f"{path}: exists, and is not an earlier output of this tool or was changed since it was written. "
@@ -98,10 +100,10 @@ def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
     _update_record(root, {name: [digest]})
 
 
-def write_output(path: Path, text: str, *, root: Path | None = None) -> None:
-    """Write UTF-8 text as `output_file` does."""
+def write_output(path: Path, content: str | bytes, *, root: Path | None = None) -> None:
+    """Write bytes, or text as UTF-8, as `output_file` does."""
     with output_file(path, root=root) as file:
-        file.write(text.encode("utf-8"))
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def write_output_json(path: Path, value: object, *, root: Path | None = None) -> None:

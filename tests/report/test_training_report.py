@@ -6,6 +6,7 @@ import pytest
 
 from lora.errors import InputError
 from lora.files import read_json, write_json
+from lora.report import training_report
 from lora.report.training_report import relative_command, relative_path, write_training_report
 
 
@@ -74,3 +75,47 @@ def test_relative_paths_stay_as_they_are() -> None:
     assert relative_path("/a/c/x.jsonl", root) == "../c/x.jsonl"
     assert relative_path("/d/c/x.jsonl", root) == "x.jsonl"
     assert relative_command("run --x '/a/b/two words'", root) == "run --x 'two words'"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_document_keeps_its_bytes_its_link_and_its_permissions(run_dir: Path, tmp_path: Path, end: str) -> None:
+    head, tail = f"# Mine\ufeff{end}{end}a\rb{end}", f"{end}Last words, no end of line"
+    notes = f"<!-- notes demo-42 -->{end}Rank 64.{end}<!-- /notes -->"
+    real, link = tmp_path / "real.md", tmp_path / "link.md"
+    real.write_bytes(f"{head}<!-- runs -->{end}{notes}{end}<!-- /runs -->{tail}".encode())
+    real.chmod(0o600)
+    link.symlink_to(real.name)
+    for _ in range(2):
+        write_training_report([run_dir], link)
+        data = real.read_bytes()
+        assert data.startswith(f"{head}<!-- runs -->".encode())
+        assert data.endswith(f"<!-- /runs -->{tail}".encode())
+        assert notes.encode() in data
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_document_that_changes_meanwhile_is_not_written(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "report.md"
+    output.write_text("<!-- runs -->\n<!-- /runs -->\n")
+    replace_section = training_report.replace_section
+
+    def slowly(text: str, *words: str, where: Path) -> str:
+        output.write_text(text + "One more line.\n")
+        return replace_section(text, *words, where=where)
+
+    monkeypatch.setattr(training_report, "replace_section", slowly)
+    with pytest.raises(InputError, match="was changed while"):
+        write_training_report([run_dir], output)
+    assert output.read_text() == "<!-- runs -->\n<!-- /runs -->\nOne more line.\n"
+
+
+def test_what_is_no_text_document_is_refused(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "dangling.md").symlink_to("nowhere")
+    for name, told in (("image.png", "not UTF-8"), ("dangling.md", "no such document"), (".", "no such document")):
+        with pytest.raises(InputError, match=told):
+            write_training_report([run_dir], tmp_path / name)
+    assert (tmp_path / "image.png").read_bytes() == b"\x89PNG\xff"

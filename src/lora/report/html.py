@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora.evaluation.wer import align_words, normalize_text
-from lora.files import write_text
+from lora.outputs import write_output
 from lora.report.clips import MAX_AUDIO_BYTES, MAX_PLAYERS, Clips, collect_clips
 from lora.report.html_sections import (
     gains_section,
@@ -38,6 +38,7 @@ def write_html_report(run_dir: Path) -> Path:
 
     Raises:
         InputError: the record is incomplete or contradicts itself (see `load_record`).
+        ConfigError, SetupError: as `lora.outputs.check_file`, of a report that was changed since.
     """
     record = load_record(run_dir)
     clips = collect_clips(record)
@@ -57,7 +58,7 @@ def write_html_report(run_dir: Path) -> Path:
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
     path = run_dir / HTML_FILE
-    write_text(path, page)
+    write_output(path, page, root=run_dir)
     return path
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lora.decision import interval_points, percent, points
-from lora.files import write_text
+from lora.outputs import write_output
 from lora.report.gains import GAIN_NOTE, LOOP_NOTE, breakdown_of, kind_rows
 from lora.report.plots import plot_changes, plot_training
 from lora.report.record import DOMAIN_SET, RunRecord, Sample, load_record
@@ -24,6 +24,7 @@ from lora.report.tables import (
 from lora.units import JsonObject
 
 REPORT_FILE = "report.md"
+CURVES_FILE, CHANGES_FILE = "plots/training.png", "plots/utterances.png"
 MAX_EXAMPLES = 10
 
 
@@ -37,24 +38,26 @@ def write_report(run_dir: Path) -> Path:
 
     Raises:
         InputError: the record is incomplete or contradicts itself (see `load_record`).
+        ConfigError, SetupError: as `lora.outputs.check_file`, of a report that was changed since.
     """
     record = load_record(run_dir)
-    plots = run_dir / "plots"
-    has_curves = plot_training(record, plots / "training.png")
-    plot_changes(record, plots / "utterances.png")
+    curves = plot_training(record)
+    if curves is not None:
+        write_output(run_dir / CURVES_FILE, curves, root=run_dir)
+    write_output(run_dir / CHANGES_FILE, plot_changes(record), root=run_dir)
     sections = [
         f"# Run {escape(record.metrics['run_id'])}",
         _verdict(record.metrics),
         _results(record),
         _checks(record.metrics),
-        _training(record, has_curves),
+        _training(record, curves is not None),
         _gains(record),
         _breakdown(record),
         _examples(record),
         _provenance(record.metrics),
     ]
     path = run_dir / REPORT_FILE
-    write_text(path, "\n\n".join(sections) + "\n")
+    write_output(path, "\n\n".join(sections) + "\n", root=run_dir)
     return path
 
 

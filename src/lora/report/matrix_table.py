@@ -1,11 +1,9 @@
 """The test matrix and the outcomes of its hypotheses as Markdown, and the place between markers where they go."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lora.decision import interval_points, percent, points
-from lora.errors import InputError
 from lora.hypotheses import Hypothesis, RuleResult, judge_hypothesis
 from lora.report.tables import escape, inline_code, number, table
 from lora.units import JsonObject
@@ -102,17 +100,3 @@ def _render_hypothesis(item: Hypothesis, results: Sequence[RuleResult]) -> str:
         where = "" if result.run_id is None else f" in {escape(result.run_id)}"
         lines.append(f"  - {inline_code(result.text)}{where}: {state} ({inline_code(result.shown)})")
     return "\n".join(lines)
-
-
-def replace_section(text: str, name: str, body: str, *, where: Path) -> str:
-    """Put `body` between `<!-- name -->` and `<!-- /name -->`.
-
-    Raises:
-        InputError: the document does not have each marker once, in this order.
-    """
-    first, last = f"<!-- {name} -->", f"<!-- /{name} -->"
-    if text.count(first) != 1 or text.count(last) != 1 or text.index(first) > text.index(last):
-        raise InputError(f"{where}: expected one {first} and after it one {last}. Add them where the section belongs.")
-    return re.sub(
-        f"{re.escape(first)}.*{re.escape(last)}", lambda _: f"{first}\n\n{body}\n\n{last}", text, flags=re.DOTALL
-    )

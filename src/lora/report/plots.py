@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -11,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from lora.files import write_bytes
 from lora.report.record import DOMAIN_SET, RunRecord, Sample
 from lora.units import JsonObject
 
@@ -40,29 +38,24 @@ _MAX_BARS = 400
 _FEW_POINTS = 20
 
 
-def plot_training(record: RunRecord, path: Path) -> bool:
-    """Draw loss and interval WER over steps.
-
-    Returns:
-        False, and no file, where the history holds neither.
-    """
+def plot_training(record: RunRecord) -> bytes | None:
+    """Draw loss and interval WER over steps as PNG; `None` where the history holds neither."""
     losses = [row for row in record.history if row.get("loss") is not None]
     evaluations = [row for row in record.history if "eval" in row]
     panels = [(draw, rows) for draw, rows in ((_draw_losses, losses), (_draw_rates, evaluations)) if rows]
     if not panels:
-        return False
+        return None
     with rc_context(_STYLE):
         figure = Figure(figsize=(8, 2.9 * len(panels)), dpi=_DPI, layout="constrained")
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axis, (draw, rows) in zip(axes, panels, strict=True):
             draw(axis, rows)
         axes[-1].set_xlabel("step")
-        _save(figure, path)
-    return True
+        return _png(figure)
 
 
-def plot_changes(record: RunRecord, path: Path) -> None:
-    """Draw, for each set, every utterance's change in word errors, best to worst."""
+def plot_changes(record: RunRecord) -> bytes:
+    """Draw, for each set, every utterance's change in word errors, best to worst, as PNG."""
     sets = [(name, compared["name"], record.samples_of(name)) for name, compared in record.sets]
     sets = [row for row in sets if row[2]]
     columns = min(2, len(sets))
@@ -77,7 +70,7 @@ def plot_changes(record: RunRecord, path: Path) -> None:
             axis.set_visible(False)
         for axis in axes[::columns]:
             axis.set_ylabel("change in word errors")
-        _save(figure, path)
+        return _png(figure)
 
 
 def _draw_losses(axis: Axes, rows: Sequence[JsonObject]) -> None:
@@ -148,7 +141,7 @@ def _readable(key: str) -> str:
     return key.removesuffix("_wer").replace("_", " ") if key != "wer" else "evaluation"
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -4,6 +4,7 @@ Only what stands between the markers `<!-- runs -->` and `<!-- /runs -->` is wri
 place belongs to people: the lines between `<!-- notes RUN_ID -->` and `<!-- /notes -->` are kept.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,7 @@ from pathlib import Path
 
 from lora.decision import interval_points, percent, points
 from lora.errors import InputError
-from lora.files import write_text
-from lora.report.matrix_table import replace_section
+from lora.report.document import read_document, replace_section, write_document
 from lora.report.record import RunRecord, load_record
 from lora.report.tables import code_block, escape, inline_code, number, table
 from lora.units import JsonObject
@@ -37,19 +37,20 @@ def write_training_report(run_dirs: Sequence[Path], output: Path) -> Path:
 
     Raises:
         InputError: a run is incomplete, two have one id, the document lacks its markers, or it holds notes
-            on a run that is not given, which would be lost.
+            on a run that is not given, which would be lost; or the document was changed meanwhile.
     """
     records = [load_record(run_dir) for run_dir in run_dirs]
     ids = [str(record.metrics["run_id"]) for record in records]
     if len(set(ids)) != len(ids):
         raise InputError(f"training report: runs {', '.join(ids)}; expected each run id once. Name a run only once.")
-    text = output.read_text(encoding="utf-8") if output.is_file() else _NEW_DOCUMENT
-    notes = {key: body for key, body in _NOTES.findall(text) if body.strip()}
+    before = read_document(output) if os.path.lexists(output) else None
+    text = _NEW_DOCUMENT if before is None else before
+    notes = {key: body for key, body in _NOTES.findall(text.replace("\r\n", "\n")) if body.strip()}
     lost = [f"{key}: has notes and is not among the runs given" for key in notes if key not in map(_note_key, ids)]
     if lost:
         raise InputError(f"{output}: notes would be lost. Give these runs too, or move their notes", lost)
     sections = [_section(record, notes.get(_note_key(key), "")) for record, key in zip(records, ids, strict=True)]
-    write_text(output, replace_section(text, SECTION, "\n\n".join(sections), where=output))
+    write_document(output, replace_section(text, SECTION, "\n\n".join(sections), where=output), before=before)
     return output
 
 

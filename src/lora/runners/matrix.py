@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from lora.config import ExperimentConfig
-from lora.errors import CheckFailed, ConfigError, InputError
-from lora.files import read_json, sha256_file, write_json, write_text
+from lora.errors import CheckFailed, ConfigError
+from lora.files import read_json, sha256_file, write_json
 from lora.hypotheses import Hypothesis, check_rule
 from lora.report.ablation_table import ablation_rows, render_ablation
-from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix, replace_section
+from lora.report.document import read_document, replace_section, write_document
+from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix
 from lora.runners.averaged import parts_of, run_average
 from lora.runners.experiment import run_experiment
 from lora.runners.output import RUN_MARK
@@ -242,7 +243,7 @@ def find_sections(matrix: Matrix, document: Path) -> tuple[str, str]:
     """
     suffix = "" if matrix.section is None else f" {matrix.section}"
     names = f"matrix{suffix}", f"hypotheses{suffix}"
-    text = _read_document(document)
+    text = read_document(document)
     for name in names:
         replace_section(text, name, "", where=document)
     return names
@@ -265,9 +266,10 @@ def write_tables(matrix: Matrix, document: Path) -> None:
         ]
         for item in matrix.hypotheses
     }
-    text = replace_section(_read_document(document), names[0], _render_table(matrix, records), where=document)
+    before = read_document(document)
+    text = replace_section(before, names[0], _render_table(matrix, records), where=document)
     text = replace_section(text, names[1], render_hypotheses(matrix.hypotheses, results), where=document)
-    write_text(document, text)
+    write_document(document, text, before=before)
 
 
 def _render_table(matrix: Matrix, records: Mapping[str, JsonObject]) -> str:
@@ -278,10 +280,3 @@ def _render_table(matrix: Matrix, records: Mapping[str, JsonObject]) -> str:
         return render_ablation(ablation_rows([records[plan.id] for plan in done], folders, notes), missing)
     command = f"moonshine-lora matrix run {matrix.path} --only"
     return render_matrix([matrix_row(records[plan.id], f"{command} {plan.id}", plan.note) for plan in done], missing)
-
-
-def _read_document(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such document. Give --document, or run in the project's folder.") from error

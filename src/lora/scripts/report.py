@@ -18,11 +18,10 @@ class ReportOptions:
 
 def run(options: ReportOptions) -> int:
     """Write `report.md` and `report.html`, and print where they are."""
-    from lora.report.html import write_html_report
-    from lora.report.markdown import write_report
+    from lora.report.pages import write_pages
 
-    for write in (write_report, write_html_report):
-        print(write(options.run_dir))
+    for path in write_pages(options.run_dir):
+        print(path)
     return 0
 
 
