@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSpeechSeq2Seq, AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from lora.errors import ModelError, SetupError
+from lora.errors import LoraError, ModelError, SetupError
 from lora.model.attention import ATTENTION
 from lora.model.device import bound_kept_shapes
 from lora.model.families import FAMILIES, Family
+from lora.model.model_folder import check_model_folder, check_processor_folder, code_in
+from lora.model.weights_file import unusable_numbers
 from lora.units import SAMPLE_RATE_HZ
 
 BUILTIN_PREFIX = "builtin:"
@@ -87,25 +88,46 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
     """Load a base model in fp32 with its processor, ready for evaluation.
 
     Raises:
-        ModelError: not a Moonshine model, or its files do not say what is needed or lack weights.
+        ModelError: not a Moonshine model, or its files bring code, are pickled or damaged, do not say what is needed,
+            or lack weights.
         SetupError: the hub cannot be reached.
     """
     location = locate_model(model_id)
     bound_kept_shapes()
     # Bars for reading and writing local files, which take a moment; downloads keep theirs.
     transformers_logging.disable_progress_bar()
-    if processor_dir is not None and not processor_dir.is_dir():
-        raise ModelError(f"{processor_dir}: no such processor folder. Check --processor-dir.")
+    if Path(location).is_dir():
+        check_model_folder(Path(location))
+    if processor_dir is not None:
+        if not processor_dir.is_dir():
+            raise ModelError(f"{processor_dir}: no such processor folder. Check --processor-dir.")
+        check_processor_folder(processor_dir)
     try:
-        config = AutoConfig.from_pretrained(location)
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
         family = FAMILIES.get(config.model_type)
         if family is None:
             raise ModelError(f"{model_id}: model type {config.model_type!r}; expected one of {', '.join(FAMILIES)}.")
+        if "/" in str(config._attn_implementation) or code_in(config.to_dict()):
+            raise ModelError(f"{model_id}: config.json names code, which is never run. Choose another model.")
+        if Path(location).is_dir():
+            _refuse_larger_than_file(config, Path(location), model_id)
         core, loaded = AutoModelForSpeechSeq2Seq.from_pretrained(
-            location, dtype=torch.float32, attn_implementation=ATTENTION, output_loading_info=True
+            location,
+            dtype=torch.float32,
+            attn_implementation=ATTENTION,
+            output_loading_info=True,
+            trust_remote_code=False,
+            use_safetensors=True,
         )
-        processor = AutoProcessor.from_pretrained(str(processor_dir) if processor_dir else location)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        processor = AutoProcessor.from_pretrained(
+            str(processor_dir) if processor_dir else location, trust_remote_code=False
+        )
+    except LoraError:
+        raise
+    # Transformers checks few values before it uses them: over a damaged file it raises whatever comes of that.
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"{model_id}: names code, which is never run. Choose another model.") from error
         if location == model_id and not Path(location).is_dir():
             raise SetupError(
                 f"{model_id}: cannot be loaded from the hub ({_first_line(error)}). Check the id and the network, "
@@ -113,6 +135,7 @@ def load_bundle(model_id: str, device: torch.device, *, processor_dir: Path | No
             ) from error
         raise ModelError(f"{model_id}: cannot be loaded ({_first_line(error)}). Check the folder's files.") from error
     _refuse_gaps(loaded, model_id)
+    _refuse_bad_numbers(core, model_id)
     core.eval().requires_grad_(False)
     if device.type == "cpu":
         _leave_heads_unpadded_(core)
@@ -155,6 +178,22 @@ def weights_sha256(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _refuse_larger_than_file(config: Any, folder: Path, model_id: str) -> None:
+    """Refuse a configuration whose weights are far more than the files hold, before they are allocated."""
+    with torch.device("meta"):
+        described = AutoModelForSpeechSeq2Seq.from_config(
+            config, attn_implementation=ATTENTION, trust_remote_code=False
+        )
+    wanted = sum(weight.numel() for weight in described.parameters())
+    # No number takes less than a byte.
+    there = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    if wanted > there:
+        raise ModelError(
+            f"{model_id}: config.json describes {wanted} weights, and {there} bytes of safetensors are there. "
+            "Restore the model's files."
+        )
+
+
 def _refuse_gaps(loaded: Any, model_id: str) -> None:
     """Refuse weights that are not in the file: Transformers fills them with random numbers and goes on."""
     problems = [
@@ -162,6 +201,12 @@ def _refuse_gaps(loaded: Any, model_id: str) -> None:
     ]
     if problems:
         raise ModelError(f"{model_id}: {len(problems)} weight(s) cannot be loaded. Restore the model's files", problems)
+
+
+def _refuse_bad_numbers(core: Any, model_id: str) -> None:
+    problems = unusable_numbers(dict(core.named_parameters()))
+    if problems:
+        raise ModelError(f"{model_id}: {len(problems)} tensor(s) cannot be used. Restore the model's files", problems)
 
 
 def _generation_limits(core: Any, model_id: str) -> tuple[int, int, int]:
@@ -184,6 +229,8 @@ def _generation_limits(core: Any, model_id: str) -> tuple[int, int, int]:
 
 
 def _check_processor(processor: Any, core: Any, model_id: str) -> None:
+    if not hasattr(processor, "feature_extractor") or not hasattr(processor, "tokenizer"):
+        raise ModelError(f"{model_id}: the processor has no feature extractor or no tokenizer; expected both.")
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     if extractor.sampling_rate != SAMPLE_RATE_HZ:
         raise ModelError(f"{model_id}: processor for {extractor.sampling_rate} Hz; expected {SAMPLE_RATE_HZ} Hz.")
