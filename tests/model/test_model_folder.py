@@ -1,4 +1,4 @@
-"""Folders of base models that would run code, are pickled, damaged or boundless: refused, and nothing of them is run."""
+"""Folders of base models that bring code, are pickled, damaged or boundless: refused, and nothing of them is run."""
 
 import json
 import shutil
@@ -95,9 +95,7 @@ def test_code_of_a_processor_folder_is_never_run(
     assert not list(folder.rglob(MARK))
 
 
-def test_transformers_is_told_to_trust_no_code(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_transformers_is_told_to_trust_no_code(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the look at the folder sees nothing, as with a model of the hub, Transformers' own refusal is passed on."""
     monkeypatch.setattr("builtins.input", answer_yes)
     monkeypatch.setattr("lora.model.load.check_model_folder", lambda folder: None)

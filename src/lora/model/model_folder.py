@@ -1,7 +1,7 @@
 """What the folder of a base model or a processor may hold, looked at before Transformers reads it.
 
 Transformers asks on the terminal whether to run code that a folder brings, unpickles weights where there is no
-safetensors file, loads another model where there is an adapter's configuration, and builds as many layers as it is told.
+safetensors file, loads another model where there is an adapter's configuration, and builds what size it is told.
 """
 
 from pathlib import Path
@@ -70,7 +70,8 @@ def _read_documents(folder: Path) -> tuple[dict[str, Any], list[str]]:
         except InputError as error:
             problems.append(error.message)
             continue
-        problems += [f"{path.name}: {key} names code, which is never run. Remove it" for key in code_in(documents[path.name])]
+        found = code_in(documents[path.name])
+        problems += [f"{path.name}: {key} names code, which is never run. Remove it" for key in found]
     return documents, problems
 
 
@@ -81,7 +82,7 @@ def code_in(document: Any) -> list[str]:
     found = [
         key
         for key, value in document.items()
-        if (key == "auto_map" and value) or (key.endswith("_implementation") and "/" in str(value))
+        if (key == "auto_map" and value) or (str(key).endswith("_implementation") and "/" in str(value))
     ]
     return found + [key for part in document.values() for key in code_in(part)]
 
