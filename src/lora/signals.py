@@ -83,6 +83,18 @@ def deferred() -> Iterator[Stop]:
         raise Stopped(stop.requested)
 
 
+@contextmanager
+def immediate() -> Iterator[None]:
+    """Let a signal raise `Stopped` in this block, one that waits too, though a `deferred` block is around it."""
+    outer, _state.stop = _state.stop, None
+    try:
+        if outer is not None and outer.requested is not None:
+            raise Stopped(outer.requested)
+        yield
+    finally:
+        _state.stop = outer
+
+
 def received() -> signal.Signals | None:
     """Return the signal that has come in the innermost `handled` block: what fails after it fails because of it."""
     return _state.received
