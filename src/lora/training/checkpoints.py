@@ -1,7 +1,7 @@
 """Training states on disk: from one of them a run goes on as if it had never stopped.
 
 Each is a folder `step-N/` that appears by one rename: the tensors (safetensors), the numbers (JSON), and last the
-hashes of both. The two newest are kept.
+hashes of both. The two newest are kept. Importing this module loads no torch.
 """
 
 import re
@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from safetensors import SafetensorError
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lora.errors import ConfigError, InputError
 from lora.files import read_json, remove, sha256_file, staged_directory, write_bytes, write_json
 from lora.units import JsonObject, Seconds
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TENSORS, NUMBERS, HASHES = "tensors.safetensors", "numbers.json", "hashes.json"
 KEPT = 2
@@ -36,7 +35,7 @@ class TrainingState:
     """
 
     step: int
-    tensors: dict[str, Tensor]
+    tensors: dict[str, "Tensor"]
     numbers: JsonObject
 
 
@@ -92,6 +91,8 @@ class Checkpoints:
         Raises:
             SetupError: it cannot be written; what was there is as it was.
         """
+        import safetensors.torch
+
         started = time.monotonic()
         target = self.folder / f"step-{state.step:08d}"
         remove(target)  # a state of this step without its evaluation, or a damaged one
@@ -133,6 +134,9 @@ def steps_in(folder: Path) -> list[Path]:
 
 
 def _read(folder: Path) -> TrainingState:
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     hashes: Any = read_json(folder / HASHES)
     for name in (TENSORS, NUMBERS):
         if not (folder / name).is_file() or sha256_file(folder / name) != hashes.get(name):

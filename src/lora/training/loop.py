@@ -8,6 +8,7 @@ kept.
 
 import math
 import signal
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
@@ -102,6 +103,8 @@ class TrainingResult:
         evaluated: the last step whose weights were evaluated; none yet is -1.
         baseline_wer: of the domain's development set before the first step.
         stopped_by: why training has ended; empty while it goes on.
+        seconds: spent on training and its evaluations; `cpu_seconds` are those of all threads together.
+        checkpoint_seconds: of them, spent on writing states.
         history: one row a step or evaluation, in their order.
         scores: (step, what the kept state minimises) of each evaluation.
     """
@@ -115,6 +118,9 @@ class TrainingResult:
     best_step: int = 0
     best_score: Sequence[float] = ()
     stopped_by: str = ""
+    seconds: Seconds = 0.0
+    cpu_seconds: Seconds = 0.0
+    checkpoint_seconds: Seconds = 0.0
     history: list[JsonObject] = field(default_factory=list)
     scores: list[tuple[int, Sequence[float]]] = field(default_factory=list)
 
@@ -175,6 +181,7 @@ class Trainer:
         self.result = TrainingResult()
         self.best_state = trainable_state(self.model)
         self.lengths: dict[str, list[int]] = {}
+        self._counted_to = 0.0, 0.0
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
         cpu = self.bundle.device.type == "cpu"
@@ -234,7 +241,7 @@ class Trainer:
     def _begin(self, data: TrainingData, checkpoints: Checkpoints | None) -> TrainingResult:
         self.teachers = data.teachers
         self.result, self.best_state = TrainingResult(), trainable_state(self.model)
-        self.lengths = {}
+        self.lengths, self._counted_to = {}, (time.monotonic(), time.process_time())
         state = processes.from_main(lambda: None if checkpoints is None else checkpoints.read())
         if state is not None:
             restore_(self, state)
@@ -247,10 +254,15 @@ class Trainer:
         )
 
     def _keep(self, checkpoints: Checkpoints | None) -> None:
+        now, cpu_now = time.monotonic(), time.process_time()
+        self.result.seconds += now - self._counted_to[0]
+        self.result.cpu_seconds += cpu_now - self._counted_to[1]
+        self._counted_to = now, cpu_now
         if checkpoints is not None:
             state = capture(self)
             if processes.is_main():
                 checkpoints.write(state)
+        self.result.checkpoint_seconds += time.monotonic() - now
 
     def _leave(self, number: signal.Signals, checkpoints: Checkpoints | None) -> NoReturn:
         message = "" if checkpoints is None else f"training is kept up to step {self.result.steps}; --resume goes on"
