@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lora.decision import interval_points, percent, points
-from lora.files import write_text
+from lora.outputs import write_output
 from lora.report.tables import escape, inline_code, number, table
 from lora.units import JsonObject
 
@@ -25,7 +25,7 @@ def write_model_card(adapter_dir: Path, metrics: JsonObject) -> Path:
         The path of the card.
     """
     path = adapter_dir / CARD_FILE
-    write_text(path, f"---\n{_header(metrics)}\n---\n\n{_body(metrics)}\n")
+    write_output(path, f"---\n{_header(metrics)}\n---\n\n{_body(metrics)}\n", root=adapter_dir.parent)
     return path
 
 

@@ -4,7 +4,6 @@ Importing this module loads no torch, so that `python -m lora.runners.experiment
 """
 
 import sys
-from collections.abc import Callable
 
 from lora import processes
 from lora.config import ExperimentConfig
@@ -12,15 +11,11 @@ from lora.errors import ConfigError
 from lora.units import JsonObject
 
 
-def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None = None) -> JsonObject:
+def run_experiment(config: ExperimentConfig) -> JsonObject:
     """Run one experiment and return its metrics; several processes run it together (`lora.processes`).
 
     Everything is read and checked before anything is written. From then on the run is in `OUTPUT_DIR.partial`, and can
     go on whenever it was stopped; the output folder appears, or is replaced, when the adapter is chosen.
-
-    Args:
-        on_evaluation: told each step's selection score on the development sets (lower is better); what it
-            raises ends the run.
 
     Raises:
         InputError: a manifest, an option, the model or the device is wrong; all faults of a kind at once.
@@ -34,10 +29,10 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
         raise ConfigError("run_experiment: got dry_run. Use lora.runners.dry_run.estimate_experiment, or --no-dry-run.")
     config.check()
     with processes.one_fate(config.device):
-        return _run(config, on_evaluation)
+        return _run(config)
 
 
-def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None) -> JsonObject:
+def _run(config: ExperimentConfig) -> JsonObject:
     from lora.runners import outcome, output, stages, trackers
 
     trackers.check_trackers(config)
@@ -48,7 +43,7 @@ def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] |
             run, data, baseline = start.run, start.data, start.baseline
             partial.begin(stages.contents_of(run, data))
             with trackers.track(run, partial.folder) as tracking:
-                training = stages.train(run, data, baseline, partial, tracking, on_evaluation)
+                training = stages.train(run, data, baseline, partial, tracking)
                 tuned = stages.score_tuned(run, data, baseline, partial.results)
                 metrics = processes.from_main(
                     lambda: outcome.conclude(run, data, baseline, start.alignment, training, tuned, partial.results)

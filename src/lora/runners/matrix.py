@@ -17,7 +17,7 @@ from lora.report.document import read_document, replace_section, write_document
 from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix
 from lora.runners.averaged import parts_of, run_average
 from lora.runners.experiment import run_experiment
-from lora.runners.output import RUN_MARK, partial_folder, up_to_date
+from lora.runners.output import RUN_MARK, differences, partial_folder
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift, used_by
 from lora.runners.progress import console
 from lora.runners.provenance import command_of, config_values
@@ -205,9 +205,7 @@ def _read_record(folder: Path) -> JsonObject | None:
 
 
 def _differences(plan: RunPlan, record: JsonObject, parts: Mapping[str, Path]) -> list[str]:
-    wanted, found = config_values(plan.config), up_to_date(record["config"])
-    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
-    different = [f"{key} was {found.get(key)!r}, wanted {wanted.get(key)!r}" for key in keys]
+    different = differences(plan.config, record["config"])
     for path, sha256 in _recorded_manifests(record).items():
         if Path(path).exists() and sha256_file(Path(path)) != sha256:
             different.append(f"{path} has changed since")

@@ -114,7 +114,7 @@ def differences(config: ExperimentConfig, found: JsonObject) -> list[str]:
     """Return each option by which `config` is not the configuration of a record."""
     wanted, found = config_values(config), up_to_date(found)
     return [
-        f"{key}: was {found.get(key)!r}, got {wanted.get(key)!r}"
+        f"{key} was {found.get(key)!r}, wanted {wanted.get(key)!r}"
         for key in {**wanted, **found}
         if key not in NOT_COMPARED and wanted.get(key) != found.get(key)
     ]

@@ -151,7 +151,6 @@ def train(
     baseline: dict[str, SetScore],
     partial: Partial,
     tracking: Tracking,
-    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Train the adapter, keep its best state, and put `lora_adapter/` and `processor/` into the output folder.
 
@@ -159,7 +158,7 @@ def train(
     """
     training = processes.from_main(lambda: partial.training)
     if training is None:
-        model, training, history = train_adapter(run, data, baseline, partial, tracking, on_evaluation)
+        model, training, history = train_adapter(run, data, baseline, partial, tracking)
         if processes.is_main():
             with output_folder(partial.results, kind=output.RUN_KIND, overwrite=partial.overwrite) as stage:
                 write_adapter(run, model, history, stage)
@@ -192,7 +191,7 @@ def train_adapter(
     baseline: dict[str, SetScore],
     partial: Partial,
     tracking: Tracking,
-    on_evaluation: OnEvaluation | None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> tuple[PeftModel, JsonObject, list[JsonObject]]:
     """Train, and choose the strength; return the model, the outcome as `Training` and the history."""
     config, bundle = run.config, run.bundle
