@@ -12,6 +12,7 @@ from lora.config import ExperimentConfig
 from lora.decision import SetComparison, Verdict, interval_points, percent, points
 from lora.decision_seeds import SeedOutcome, decide_over_seeds, domain_spread, guardrail_spreads
 from lora.errors import ConfigError
+from lora.escape import printable_lines
 from lora.outputs import check_file, write_output, write_output_json
 from lora.report.tables import escape, table
 from lora.runners.experiment import run_experiment
@@ -127,7 +128,7 @@ def render(record: JsonObject) -> str:
         for name, found in spreads.items()
     ]
     lines += [table(("Change over seeds, points", "Mean", "Smallest", "Largest"), over), ""]
-    return "\n".join(lines)
+    return printable_lines("\n".join(lines))
 
 
 def announce(folder: Path, record: JsonObject) -> None:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed
+from lora.escape import printable_lines
 from lora.files import to_json
 from lora.outputs import write_output, write_output_json
 from lora.report.tables import escape, number, table
@@ -249,4 +250,6 @@ def render(record: JsonObject) -> str:
         )
         for row in record["trials"]
     ]
-    return "\n".join([*lines, table(("Trial", "Outcome", "Score", "Last step", *map(escape, names)), rows, left=2), ""])
+    return printable_lines(
+        "\n".join([*lines, table(("Trial", "Outcome", "Score", "Last step", *map(escape, names)), rows, left=2), ""])
+    )

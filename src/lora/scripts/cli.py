@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
-from lora import processes, signals
+from lora import processes, signals, terminal
 from lora.bounded import MAX_YAML_CHARACTERS, parse_yaml
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
@@ -66,7 +66,7 @@ def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
     ended by Ctrl-C, SIGTERM or SIGHUP. Any other exception is a defect and keeps its traceback.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with signals.handled():
+    with terminal.guarded(), signals.handled():
         try:
             return _run(command, arguments)
         except BaseException as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
 
+from lora import terminal
 from lora.scripts.cli import EXIT_SUCCESS, EXIT_USER_INPUT, PROGRAM
 
 
@@ -48,7 +49,11 @@ COMMANDS: dict[str, Entry] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `moonshine-lora` and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with terminal.guarded():
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: Sequence[str]) -> int:
     if not arguments:
         print(help_text(), file=sys.stderr)
         return EXIT_USER_INPUT
