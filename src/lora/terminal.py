@@ -4,16 +4,34 @@ So no command, library or warning can show outside text raw. Rich's own escape s
 (`lora.console`).
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from lora.escape import printable_lines
 
 # Download bars of other packages begin a write like this, and end every line that they move to.
 _BAR_MOVES = re.compile(r"\r?\n*(?:\x1b\[A)*")
+
+
+class OutputClosedError(BrokenPipeError):
+    """Nobody reads standard output any more, as after `| head`."""
+
+
+@contextmanager
+def _told(stream: TextIO) -> Iterator[None]:
+    """Let an error say that it was the terminal's; after it the rest of the output is dropped."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosedError(*error.args) from error
+        raise OSError(error.errno, error.strerror, "the standard output") from error
 
 
 class _Guarded:
@@ -26,12 +44,17 @@ class _Guarded:
     def write(self, text: str) -> int:
         moves = _BAR_MOVES.match(text)
         kept = moves.end() if self._bars and moves else 0
-        self.raw.write(text[:kept] + printable_lines(text[kept:]))
+        with _told(self.raw):
+            self.raw.write(text[:kept] + printable_lines(text[kept:]))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        with _told(self.raw):
+            self.raw.flush()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.raw, name)
