@@ -3,7 +3,7 @@
 
 import sys
 
-from lora.scripts.entry import run_process
+from lora.scripts.split import main
 
 if __name__ == "__main__":
-    sys.exit(run_process("lora.scripts.split"))
+    sys.exit(main())

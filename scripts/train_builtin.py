@@ -3,6 +3,6 @@
 
 import sys
 
-from lora.scripts.entry import run_process
+from lora.scripts.train_builtin import main
 
-sys.exit(run_process("lora.scripts.train_builtin"))
+sys.exit(main())

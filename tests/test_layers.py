@@ -15,9 +15,7 @@ PACKAGE = ROOT / "src" / "lora"
 
 # docs/architecture.md: a module imports its own part or parts of lower layers, never a neighbour.
 LAYERS = [
-    {"bounded", "escape", "signals"},
-    {"errors", "terminal"},
-    {"console"},
+    {"bounded", "errors", "signals"},
     {"units"},
     {"files"},
     {"outputs"},

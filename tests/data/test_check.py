@@ -92,8 +92,8 @@ def test_the_repaired_manifests_pass_and_stand_on_their_own(tortured: object, re
     again = check(train=(train,), evaluation=(evaluation,))
     assert again.passed
     kept = {row.id for row in read_manifest(train).utterances}
-    assert {"original", "flac-named-wav", "clipped"} <= kept
-    assert not kept & {"copy", "one-text", "other-text", "same-speaker", "nan"}
+    assert {"original", "flac-named-wav", "clipped", "same-speaker", "at-44-khz"} <= kept
+    assert not kept & {"copy", "one-text", "other-text", "same-recording", "nan"}
     assert len(read_manifest(evaluation)) == 12
     removed = [json.loads(line) for line in (tmp_path / "fixed" / "removed.jsonl").read_text().splitlines()]
     assert len(removed) == fixed.removed == len(result.rows[str(tortured.train)]) - len(kept)  # type: ignore[attr-defined]

@@ -3,7 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora.data.leakage import LeakRow, find_leaks, leak_row, transcript_key
+from lora.data.check.sets import LEAK_CODES
+from lora.data.findings import RULES
+from lora.data.leakage import FORBIDDEN_KINDS, LEAK_KINDS, LeakRow, find_leaks, leak_row, transcript_key
 from lora.data.manifest import Utterance
 
 WAVE = np.zeros(4, dtype=np.float32)
@@ -27,6 +29,21 @@ def test_each_kind_is_found_with_both_ids() -> None:
     assert kinds(train, [row("z", "x2", "eve")]) == [("audio", "b", "z")]
     assert kinds(train, [row("z", "y", "ann")]) == [("speaker", "a", "z")]
     assert kinds(train, [row("z", "y", "eve", "seven, three!")]) == [("transcript", "a", "z")]
+
+
+def test_likely_the_same_recording_is_told_with_its_place_and_not_where_the_audio_is_the_same() -> None:
+    train = [LeakRow("a", "x1", None, "one", recording=0, place="train.jsonl:7"), LeakRow("b", "x2", None, "two")]
+    copy = LeakRow("c", "y", None, "three", recording=0, place="test.jsonl:3")
+    (leak,) = find_leaks(train, [copy, LeakRow("d", "z", None, "four")])
+    assert str(leak) == "test.jsonl:3: c: likely the same recording is in training: 'a' (train.jsonl:7)"
+    assert kinds(train, [LeakRow("c", "x1", None, "three", recording=0)]) == [("audio", "a", "c")]
+
+
+def test_a_check_fails_for_what_a_run_refuses_and_warns_of_what_it_tells() -> None:
+    assert {RULES[LEAK_CODES[kind]].severity for kind in FORBIDDEN_KINDS} == {"error"}
+    assert {RULES[LEAK_CODES[kind]].severity for kind in LEAK_KINDS if kind not in FORBIDDEN_KINDS} == {"warning"}
+    told = find_leaks([row("a", "x", "ann", "one")], [row("b", "y", "ann", "one")])
+    assert [(leak.kind, leak.is_forbidden) for leak in told] == [("speaker", False), ("transcript", False)]
 
 
 def test_one_utterance_can_leak_in_every_way() -> None:

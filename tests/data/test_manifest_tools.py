@@ -1,10 +1,12 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from lora.config import PreprocessConfig
 from lora.data.audio import wave_sha256
@@ -14,6 +16,7 @@ from lora.data.manifest_tools import describe, sample_manifest, split_manifest
 from lora.data.merging import merge_manifests
 from lora.data.partition import Measured, check_parts, divide, parse_parts
 from lora.data.placement import NewAudio, write_placed
+from lora.data.sources.base import Clip, write_clips
 from lora.errors import AudioError, CheckFailed, ConfigError, ManifestError
 
 
@@ -95,7 +98,9 @@ def test_duplicates_by_audio_are_refused_or_dropped_or_kept(tmp_path: Path) -> N
     two = make(tmp_path / "two.jsonl", {"b": {"hertz": 500, "text": "eight", "inline": True}, "c": {"hertz": 900}})
     with pytest.raises(ManifestError) as error:
         merge_manifests([one, two], tmp_path / "all.jsonl")
-    assert error.value.problems == (f"{two}: 'b' has the audio of 'a' in {one}, but another text: 'eight' and 'seven'",)
+    assert error.value.problems == (
+        f"{two}:1: 'b' has the audio of 'a' ({one}:1), but another text: 'eight' and 'seven'",
+    )
     assert not (tmp_path / "all.jsonl").exists()
     summary = merge_manifests([one, two], tmp_path / "all.jsonl", duplicates="drop")
     assert [utterance.id for utterance in read_manifest(tmp_path / "all.jsonl").utterances] == ["a", "c"]
@@ -132,6 +137,45 @@ def test_a_clip_that_cannot_be_used_stops_the_merge_and_leaves_nothing(tmp_path:
 
 
 # Placing
+
+
+@pytest.fixture
+def two_takes(tmp_path: Path, make_clip: Callable[..., Clip]) -> tuple[Path, Path]:
+    """A manifest of three clips, and one of a softer copy of the second at 44.1 kHz, inline, and another clip."""
+    one = write_clips((make_clip(number, seed=70) for number in range(3)), tmp_path / "one.jsonl", total=3)
+    copy, other = (make_clip(number, seed=seed) for number, seed in ((1, 70), (0, 71)))
+    rows = [
+        {"id": "soft", "audio": (0.2 * soxr.resample(copy.wave, 16_000, 44_100)).tolist(), "sampling_rate": 44_100},
+        {"id": "other", "audio": other.wave.tolist()},
+    ]
+    two = tmp_path / "two.jsonl"
+    two.write_text("".join(json.dumps(row | {"text": copy.text}) + "\n" for row in rows))
+    return one, two
+
+
+def test_likely_the_same_recording_is_a_duplicate_too(two_takes: tuple[Path, Path], tmp_path: Path) -> None:
+    one, two = two_takes
+    with pytest.raises(ManifestError) as error:
+        merge_manifests([one, two], tmp_path / "all.jsonl")
+    assert error.value.problems == (f"{two}:1: 'soft' is likely the same recording as 'toy-70-1' ({one}:2)",)
+    summary = merge_manifests([one, two], tmp_path / "all.jsonl", duplicates="drop")
+    assert [row.id for row in read_manifest(tmp_path / "all.jsonl").utterances] == [
+        *(f"toy-70-{number}" for number in range(3)),
+        "other",
+    ]
+    assert len(summary.dropped) == 1
+    assert merge_manifests([one, two], tmp_path / "all.jsonl", duplicates="keep").utterances == 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_split_keeps_likely_the_same_recordings_together(
+    two_takes: tuple[Path, Path], tmp_path: Path, seed: int
+) -> None:
+    merge_manifests(list(two_takes), tmp_path / "all.jsonl", duplicates="keep")
+    parts = parse_parts(["train=0.5", "test=0.5"])
+    summary = split_manifest(tmp_path / "all.jsonl", parts, tmp_path / "parts", by="utterance", seed=seed)
+    ids = [{row.id for row in read_manifest(part.path).utterances} for part in summary.parts]
+    assert {"soft", "toy-70-1"} <= ids[0] or {"soft", "toy-70-1"} <= ids[1]
 
 
 def test_a_failure_half_way_leaves_the_old_manifest_and_its_audio(tmp_path: Path) -> None:

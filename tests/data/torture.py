@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import soxr
 
 from lora.data.sources.base import Clip
 from lora.data.sources.fsdd import DIGIT_WORDS
@@ -192,11 +193,18 @@ def _add_bad_sets(build: Builder, take: Callable[[], Clip], held_out: list[Clip]
     (build.folder / "copy.wav").unlink()
     build.add(row, "duplicate-audio")
     clip = take()
+    build.add(build.row(clip, id="at-16-khz"))
+    fast = soxr.resample(0.4 * clip.wave, 16_000, 44_100)
+    build.add(build.row(clip, id="at-44-khz", wave=fast, rate=44_100), "duplicate-recording")
+    clip = take()
     build.add(build.row(clip, id="one-text"), "conflicting-text")
     build.add(build.row(clip, id="other-text", text=clip.text + " nine"), "conflicting-text")
     build.add(build.row(take(), id="alone", speaker_id="nobody else"), "single-clip-speaker")
     build.add(build.row(take(), id=held_out[0].id), "leak-id")
     clip = held_out[1]
     build.add(build.row(clip, id="same-audio", speaker_id=TRAIN_VOICES[0], text="nine nine nine"), "leak-audio")
+    fast = soxr.resample(0.4 * held_out[3].wave, 16_000, 48_000)
+    keys = {"speaker_id": TRAIN_VOICES[0], "text": "nine nine one"}
+    build.add(build.row(held_out[3], id="same-recording", wave=fast, rate=48_000, **keys), "leak-recording")
     build.add(build.row(take(), id="same-speaker", speaker_id=TEST_VOICES[0]), "leak-speaker", "single-clip-speaker")
     build.add(build.row(take(), id="same-text", text=held_out[2].text), "leak-text")

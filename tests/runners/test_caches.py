@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lora.config import ExperimentConfig, PreprocessConfig
+from lora.data import fingerprint
 from lora.data.manifest import Utterance
 from lora.decoding import Recognizer
 from lora.errors import ConfigError, ManifestError
@@ -53,6 +54,8 @@ def test_a_second_run_encodes_and_decodes_no_training_clip_and_has_the_same_loss
         encoded.append(len(waves))
         return encode(self, waves, cut)
 
+    # Toy clips of one text are so alike that their waves would be read again and compared; speech seldom is.
+    monkeypatch.setattr(fingerprint, "ALIKE", 1.1)
     monkeypatch.setattr(Recognizer, "encode", spy)
     monkeypatch.setattr(Utterance, "load", spy_load)
     run_experiment(replace(job, output_dir=tmp_path / "second"))
@@ -107,5 +110,8 @@ def test_copies_are_found_in_a_training_set_that_is_not_decoded_before_the_start
     job.manifest_path.write_text(job.manifest_path.read_text() + copy + "\n")
     with pytest.raises(ManifestError) as caught:
         run_experiment(replace(job, output_dir=tmp_path / "run", wave_cache_gib=0.0))
-    assert caught.value.problems == (f"{job.manifest_path}: a-copy: the same audio is in training: {rows[5]['id']!r}",)
+    where = f"({job.dataset_path}:6)"
+    assert caught.value.problems == (
+        f"domain: {job.manifest_path}:5: a-copy: the same audio is in training: {rows[5]['id']!r} {where}",
+    )
     assert not (tmp_path / ".cache").exists()

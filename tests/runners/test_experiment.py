@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
 from lora.config import ExperimentConfig
-from lora.errors import AdapterError, ConfigError
+from lora.errors import AdapterError, ConfigError, ManifestError
 from lora.files import sha256_file
 from lora.model.adapters import load_adapter
 from lora.model.families import MoonshineFamily
 from lora.model.load import load_bundle
-from lora.runners import stages
+from lora.runners import inputs, stages
+from lora.runners.dry_run import estimate_experiment
 from lora.runners.experiment import run_experiment
 from lora.runners.provenance import command_of
 from lora.scripts import experiment
@@ -139,9 +141,7 @@ def test_two_runs_of_one_seed_have_the_same_metrics_and_adapter_bytes(
     first, second = read_metrics(finished), read_metrics(tmp_path / "again")
     for metrics in (first, second):
         del metrics["run_id"], metrics["command"], metrics["config"]["output_dir"]
-        del metrics["seconds"], metrics["times"]
-        for name in ("seconds", "cpu_seconds", "checkpoint_seconds"):
-            del metrics["train"][name]
+        del metrics["seconds"], metrics["train"]["seconds"], metrics["train"]["cpu_seconds"], metrics["times"]
     assert first == second
     for name in ("lora_adapter/adapter_model.safetensors", "samples.jsonl", "history.jsonl"):
         assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -324,6 +324,60 @@ def test_the_same_audio_in_training_and_evaluation_is_refused(
     assert_refused(words, output, capsys, "share clips", "the same audio is in training: 'toy-10-0'", "--allow-leakage")
 
 
+def as_other_recordings(source: Path, target: Path) -> Path:
+    """Write a manifest of the same recordings, softer and at 48 kHz, under other ids, texts and speakers."""
+    target.parent.mkdir()
+    rows = read_rows(source)
+    for number, row in enumerate(rows):
+        samples, rate = soundfile.read(source.parent / row["audio"], dtype="float32")
+        soundfile.write(target.parent / f"{number}.wav", 0.3 * soxr.resample(samples, rate, 48_000), 48_000)
+        row |= {"id": f"other-{number}", "audio": f"{number}.wav", "text": "one two", "speaker_id": "someone"}
+    target.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        ("validation_manifest", "dataset_path"),
+        ("validation_manifest", "replay_manifest"),
+        ("guardrail_validation_manifest", "replay_manifest"),
+        ("guardrail_validation_manifest", "dataset_path"),
+        ("validation_manifest", "manifest_path"),
+        ("manifest_path", "replay_manifest"),
+    ],
+)
+@pytest.mark.parametrize("is_copy", [False, True])
+def test_no_clip_may_be_in_two_of_training_development_and_evaluation(
+    job: ExperimentConfig, tmp_path: Path, name: str, of: str, is_copy: bool
+) -> None:
+    source: Path = getattr(job, of)
+    path = as_other_recordings(source, tmp_path / "other" / "set.jsonl") if is_copy else source
+    with pytest.raises(ManifestError, match="share clips") as caught:
+        # Without memory for audio only what may be the same is read.
+        estimate_experiment(replace(job, output_dir=tmp_path / "run", wave_cache_gib=0.0, **{name: path}))
+    problems = [one for one in caught.value.problems if "audio" in one or "recording" in one]
+    what = "likely the same recording" if is_copy else "the same audio"
+    assert len(problems) == len(read_rows(source))
+    assert all(f"{what} is in training: " in problem for problem in problems)
+    assert all(
+        f"{source}:{line}" in problem and f"{path}:{line}" in problem for line, problem in enumerate(problems, 1)
+    )
+
+
+def test_a_development_set_may_number_its_clips_as_training_does(job: ExperimentConfig, tmp_path: Path) -> None:
+    rows, names = read_rows(job.validation_manifest), [row["id"] for row in read_rows(job.dataset_path)]
+    folder = job.validation_manifest.parent
+    renamed = [row | {"id": name, "audio": str(folder / row["audio"])} for row, name in zip(rows, names, strict=False)]
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in renamed))
+    config = replace(job, output_dir=tmp_path / "run", validation_manifest=path, allow_outside_audio=True)
+    manifests = inputs.read_manifests(config)
+    shared = inputs.load_data(inputs.open_run(config), manifests).leakage
+    assert shared["domain_dev"]["id"] == shared["domain_dev"]["audio"] == 0
+    assert shared["domain_dev"]["speaker"] == len(rows)
+
+
 def test_allowed_leakage_is_recorded(job: ExperimentConfig, tmp_path: Path) -> None:
     config = replace(job, output_dir=tmp_path / "run", manifest_path=job.dataset_path, allow_leakage=True, max_steps=1)
     metrics = run_experiment(config)
@@ -415,18 +469,9 @@ def test_a_base_that_is_not_itself_with_the_adapter_off_fails_the_run(
         yield
 
     monkeypatch.setattr(stages, "adapter_off", broken)
-    output = tmp_path / "run"
-    assert experiment.main(arguments(job, output, max_steps=1)) == 3
-    told = capsys.readouterr()
-    assert "error: with the adapter switched off" in told.err
-    assert "toy-12-0: baseline" in told.err
-    # The run is marked and nothing of it is lost; nobody takes it for a success.
-    metrics = read_metrics(output)
-    assert (metrics["status"], metrics["verdict"]["decision"]) == ("check_failed", "reject")
-    assert metrics["efficacy"]["switched_off_equals_baseline"] is False
-    assert "A check did not pass" in (output / "report.md").read_text()
-    assert (output / "lora_adapter" / "adapter_model.safetensors").is_file()
-    assert not output.with_name("run.partial").exists()
+    output = tmp_path / "out" / "run"
+    words = arguments(job, output, max_steps=1)
+    assert_refused(words, output, capsys, "with the adapter switched off", "toy-12-0: baseline", code=3)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
@@ -460,10 +505,10 @@ def test_guardrails_need_names_of_their_own(
 def test_an_output_folder_is_never_put_in_the_place_of_something_else(
     job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    output, changes, message = tmp_path / "run", {}, "holds what is not earlier output"
+    output, changes, message = tmp_path / "run", {}, "exists and is not the folder of a finished run"
     if kind == "file":
         output.write_text("precious")
-        message = "is no folder; expected a place for one"
+        message = "is a file; expected a folder"
     elif kind == "parent":
         (tmp_path / "above").write_text("precious")
         output, message = tmp_path / "above" / "run", "above: is a file; expected a folder"
@@ -473,31 +518,21 @@ def test_an_output_folder_is_never_put_in_the_place_of_something_else(
     if kind == "inputs":
         (output / "experiment_metrics.json").write_text("{}")
         changes = {"dataset_path": write_rows(output / "train.jsonl", [good_row(1)])}
-        message = "train.jsonl: is read, and lies in it"
+        message = "train.jsonl: lies in the output folder, which is replaced"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert experiment.main(arguments(job, output, **changes)) == 2
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_finished_run_is_replaced_as_a_whole_and_notes_in_it_stay(
-    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_run_is_replaced_as_a_whole(job: ExperimentConfig, tmp_path: Path) -> None:
     output = tmp_path / "run"
+    output.mkdir()
+    (output / "experiment_metrics.json").write_text("{}")
+    (output / "old.txt").write_text("old")
     run_experiment(replace(job, output_dir=output, max_steps=1))
-    run_experiment(replace(job, output_dir=output, max_steps=2))
+    assert not (output / "old.txt").exists()
     assert {path.name for path in output.iterdir()} >= ARTIFACTS
-    assert read_metrics(output)["train"]["steps"] == 2
-    (output / "notes.md").write_text("precious")
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    assert experiment.main(arguments(job, output, max_steps=1)) == 2
-    assert "notes.md" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    run_experiment(replace(job, output_dir=output, max_steps=1, overwrite=True))
-    assert (output / "notes.md").read_text() == "precious"
-    assert read_metrics(output)["train"]["steps"] == 1
-    # What the command does about earlier work is no part of what the run is.
-    assert read_metrics(output)["config"]["overwrite"] is False
 
 
 def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_parts_and_says_so(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lora.data.leakage import FORBIDDEN_KINDS, LeakKind
 from lora.units import JsonObject
 
 Severity = Literal["error", "warning"]
@@ -28,6 +29,10 @@ class Rule:
     title: str
     advice: str
     removable: bool = True
+
+
+def _leak(kind: LeakKind, title: str, advice: str) -> Rule:
+    return Rule("error" if kind in FORBIDDEN_KINDS else "warning", title, advice)
 
 
 _REMOVE = "Fix the row or remove it."
@@ -123,6 +128,11 @@ RULES: dict[str, Rule] = {
     "unknown-token": Rule("error", "the model's tokenizer cannot write the text", "Replace the characters it lacks."),
     # Sets of utterances
     "duplicate-audio": Rule("error", "the audio is that of an earlier utterance", "Keep one of them."),
+    "duplicate-recording": Rule(
+        "warning",
+        "likely the same recording as an earlier utterance, at another rate, level or format",
+        "Keep one of them, unless you want its versions.",
+    ),
     "conflicting-text": Rule(
         "error", "one audio has several different texts", "Listen, keep the right one, remove the others."
     ),
@@ -132,13 +142,20 @@ RULES: dict[str, Rule] = {
         "Nothing, if speakers are that many; else check that speaker ids are people, not files.",
         removable=False,
     ),
-    "leak-id": Rule("error", "the id is in an evaluation set too", "Remove it from training."),
-    "leak-audio": Rule("error", "the audio is in an evaluation set too", "Remove it from training."),
-    "leak-speaker": Rule(
-        "error", "the speaker is in an evaluation set too", "Split by speaker: remove them from training."
+    "leak-id": _leak("id", "the id is in an evaluation set too", "Remove it from training."),
+    "leak-audio": _leak("audio", "the audio is in an evaluation set too", "Remove it from training."),
+    "leak-recording": _leak(
+        "recording", "likely the same recording is in an evaluation set too", "Remove it from training."
     ),
-    "leak-text": Rule(
-        "warning", "the text is in an evaluation set too", "Expected of short commands; else remove it from training."
+    "leak-speaker": _leak(
+        "speaker",
+        "the speaker is in an evaluation set too",
+        "Nothing, to adapt to known voices; else split by speaker, or pass --remove leak-speaker.",
+    ),
+    "leak-text": _leak(
+        "transcript",
+        "the text is in an evaluation set too",
+        "Expected of short commands; else remove it from training.",
     ),
     # With a model
     "suspect-label": Rule(

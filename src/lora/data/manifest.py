@@ -7,7 +7,7 @@ given). Any other key is kept as it is.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +227,8 @@ class ManifestReader:
             return None
         self._lines_by_id[identifier] = number
         rate = row.get("sampling_rate") if not isinstance(audio, Path) else None
-        if self._stream_inline and not isinstance(audio, Path):
-            audio = InlineAudio(self.path, self._start, len(raw), len(audio), sha256_bytes(raw), place)
-        return Utterance(identifier, row["text"], audio, row.get("speaker_id"), rate, extra, place)
+        utterance = Utterance(identifier, row["text"], audio, row.get("speaker_id"), rate, extra, place)
+        return without_samples(utterance, self.path, self._start, raw) if self._stream_inline else utterance
 
     def _check_audio(self, audio: Any, place: str) -> Path | Wave | None:
         if isinstance(audio, list):
@@ -241,6 +240,16 @@ class ManifestReader:
         if file is None:
             self._problems.append(f"{place}: {problem}")
         return file
+
+
+def without_samples(utterance: Utterance, manifest: Path, start: int, raw: bytes) -> Utterance:
+    """Return an utterance that leaves its inline waveform in its manifest's row `raw`, which begins at byte `start`."""
+    audio = utterance.audio
+    if isinstance(audio, Path | InlineAudio):
+        return utterance
+    return replace(
+        utterance, audio=InlineAudio(manifest, start, len(raw), len(audio), sha256_bytes(raw), utterance.place)
+    )
 
 
 def to_row(utterance: Utterance, root: Path) -> JsonObject:

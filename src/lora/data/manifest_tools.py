@@ -5,18 +5,19 @@ of any total size pass through.
 """
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import soundfile
 
 from lora.config import PreprocessConfig
 from lora.data.audio import wave_sha256
+from lora.data.fingerprint import Recording, group_recordings, sketch_wave
 from lora.data.leakage import Leak, leak_row, transcript_key
-from lora.data.manifest import Utterance, iter_manifest
+from lora.data.manifest import ManifestReader, Utterance, iter_manifest
 from lora.data.partition import Measured, Part, SplitBy, check_parts, divide
 from lora.data.placement import check_output, write_placed
 from lora.errors import AudioError, ConfigError, ManifestError
@@ -66,19 +67,37 @@ def measure(path: Path, *, allow_outside: bool = False, tick: Tick | None = None
     Raises:
         ManifestError: the manifest's faults, or every clip that cannot be used.
     """
-    rows: list[Measured] = []
-    problems: list[str] = []
-    for utterance in iter_manifest(path, allow_outside=allow_outside):
-        try:
-            wave = utterance.load(PreprocessConfig())
-            rows.append(Measured(leak_row(utterance, wave_sha256(wave)), seconds_of(len(wave))))
-        except AudioError as error:
-            problems.append(str(error))
-        if tick is not None:
-            tick()
-    if problems:
-        raise ManifestError(f"{path}: {len(problems)} clip(s) cannot be used", problems)
-    return rows
+    return measure_all([path], allow_outside=allow_outside, tick=tick)[0]
+
+
+def measure_all(
+    paths: Sequence[Path], *, allow_outside: bool = False, tick: Tick | None = None
+) -> list[list[Measured]]:
+    """Measure several manifests; likely the same recordings are found across them.
+
+    Raises:
+        ManifestError: the faults of a manifest, or every clip of it that cannot be used.
+    """
+    measured: list[list[Measured]] = []
+    recordings: list[Recording] = []
+    for path in paths:
+        measured.append([])
+        problems: list[str] = []
+        for utterance in ManifestReader(path, allow_outside=allow_outside, stream_inline=True):
+            try:
+                load = partial(utterance.load, PreprocessConfig())
+                wave = load()
+                digest = wave_sha256(wave)
+                recordings.append(Recording(digest, len(wave), sketch_wave(wave), load))
+                measured[-1].append(Measured(leak_row(utterance, digest), seconds_of(len(wave))))
+            except AudioError as error:
+                problems.append(str(error))
+            if tick is not None:
+                tick()
+        if problems:
+            raise ManifestError(f"{path}: {len(problems)} clip(s) cannot be used", problems)
+    groups = iter(group_recordings(recordings))
+    return [[replace(one, row=replace(one.row, recording=next(groups))) for one in rows] for rows in measured]
 
 
 def split_manifest(
@@ -202,7 +221,7 @@ def audio_seconds(utterance: Utterance) -> Seconds:
     if not isinstance(utterance.audio, Path):
         return len(utterance.audio) / (utterance.sampling_rate or SAMPLE_RATE_HZ)
     try:
-        header = soundfile.info(os.fsencode(utterance.audio))
+        header = soundfile.info(str(utterance.audio))
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{utterance.place}: {utterance.audio.name} cannot be read as audio ({error}).") from error
     return float(header.frames / header.samplerate)

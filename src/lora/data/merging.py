@@ -8,7 +8,7 @@ from typing import Literal
 
 from lora.data.leakage import transcript_key
 from lora.data.manifest import Utterance, iter_manifest
-from lora.data.manifest_tools import Tick, measure
+from lora.data.manifest_tools import Tick, measure_all
 from lora.data.partition import Measured
 from lora.data.placement import check_output, with_origin, write_placed
 from lora.errors import ManifestError
@@ -39,8 +39,8 @@ def merge_manifests(
 ) -> MergeSummary:
     """Write one manifest of several, with `origin` in every row.
 
-    An id that two of them use gets its manifest's name in front. Audio that is the same after preparation is
-    a duplicate: refused, or dropped after its first appearance, or kept.
+    An id that two of them use gets its manifest's name in front. Audio that is the same after preparation, or likely
+    the same recording, is a duplicate: refused, or dropped after its first appearance, or kept.
 
     Raises:
         ManifestError: duplicates under "refuse", all of them; faults of an input; an output that is an input.
@@ -52,12 +52,13 @@ def merge_manifests(
     if duplicates == "keep":
         ids = [[utterance.id for utterance in iter_manifest(path, allow_outside=allow_outside)] for path in paths]
     else:
-        measured = [measure(path, allow_outside=allow_outside, tick=tick) for path in paths]
+        measured = measure_all(paths, allow_outside=allow_outside, tick=tick)
         ids = [[row.id for row in rows] for rows in measured]
         skipped = _find_duplicates(paths, measured)
         if skipped and duplicates == "refuse":
             raise ManifestError(
-                f"{len(skipped)} utterance(s) repeat audio. Pass --duplicates drop to keep the first of each.",
+                f"{len(skipped)} utterance(s) repeat audio. Pass --duplicates drop to keep the first of each, or "
+                "--duplicates keep for all.",
                 list(skipped.values()),
             )
     kept = [(number, name) for number, names in enumerate(ids) for name in names if (number, name) not in skipped]
@@ -76,14 +77,16 @@ def merge_manifests(
 
 
 def _find_duplicates(paths: Sequence[Path], measured: Sequence[Sequence[Measured]]) -> dict[Place, str]:
-    first: dict[str | None, tuple[Path, Measured]] = {}
+    first: dict[int | None, tuple[Path, Measured]] = {}
     found: dict[Place, str] = {}
     for number, (path, rows) in enumerate(zip(paths, measured, strict=True)):
         for row in rows:
-            before = first.setdefault(row.row.audio_sha256, (path, row))
+            before = first.setdefault(row.row.recording, (path, row))
             if before[1] is row:
                 continue
-            line = f"{path}: {row.id!r} has the audio of {before[1].id!r} in {before[0]}"
+            is_same = row.row.audio_sha256 == before[1].row.audio_sha256
+            what = "has the audio of" if is_same else "is likely the same recording as"
+            line = f"{row.row.place}: {row.id!r} {what} {before[1].id!r} ({before[1].row.place})"
             if transcript_key(row.row.text) != transcript_key(before[1].row.text):
                 line += f", but another text: {row.row.text[:60]!r} and {before[1].row.text[:60]!r}"
             found[number, row.id] = line

@@ -80,9 +80,9 @@ def parse_parts(texts: Sequence[str]) -> tuple[Part, ...]:
 def divide(rows: Sequence[Measured], parts: Sequence[Part], *, by: SplitBy, seed: int) -> dict[str, str]:
     """Return the part of each utterance id; an utterance in no part is left out.
 
-    Whole groups are placed: all utterances of a speaker, and all with the same audio, whoever is said to
-    speak. Of many seeded orders the one that comes nearest to what was asked for is taken. Depends on the ids,
-    not on the order of the rows.
+    Whole groups are placed: all utterances of a speaker, and all with the same audio or likely the same recording,
+    whoever is said to speak. Of many seeded orders the one that comes nearest to what was asked for is taken. Depends
+    on the ids, not on the order of the rows.
 
     Raises:
         ManifestError: an utterance without speaker where `by` is "speaker", too few groups, or too little audio.
@@ -115,7 +115,7 @@ def check_parts(rows: Sequence[Measured], assigned: Mapping[str, str], *, by: Sp
     """Compare every two parts, and return the transcripts that they share.
 
     Raises:
-        CheckFailed: parts share an id, audio, or (by speaker) a speaker.
+        CheckFailed: parts share an id, audio, a recording, or (by speaker) a speaker.
     """
     members: dict[str, list[LeakRow]] = defaultdict(list)
     for row in rows:
@@ -128,10 +128,9 @@ def check_parts(rows: Sequence[Measured], assigned: Mapping[str, str], *, by: Sp
         for other in names[number + 1 :]
         for leak in find_leaks(members[name], members[other])
     ]
-    harmless = {"transcript"} if by == "speaker" else {"transcript", "speaker"}
-    bad = [leak for leak in leaks if leak.kind not in harmless]
+    bad = [leak for leak in leaks if leak.is_forbidden or (leak.kind == "speaker" and by == "speaker")]
     if bad:
-        raise CheckFailed("the parts leak into each other", [f"{leak.evaluation_id}: {leak.detail}" for leak in bad])
+        raise CheckFailed("the parts leak into each other", list(map(str, bad)))
     return [leak for leak in leaks if leak.kind == "transcript"]
 
 
@@ -162,6 +161,8 @@ def _group(rows: Sequence[Measured], by: SplitBy) -> dict[str, list[Measured]]:
     for row in rows:
         leader[row.id] = row.id
         keys = [("audio", str(row.row.audio_sha256))] if row.row.audio_sha256 is not None else []
+        if row.row.recording is not None:
+            keys.append(("recording", str(row.row.recording)))
         if by == "speaker":
             keys.append(("speaker", str(row.row.speaker_id)))
         for key in keys:

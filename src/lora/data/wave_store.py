@@ -1,7 +1,7 @@
 """The audio of a run: checked by headers up front, decoded in threads, the latest kept in memory within a bound.
 
-What was learnt of a file by decoding it (its length and its content's hash at 16 kHz) is kept on disk under the
-file's path, size and time of change, so that a second run need not decode anything before it starts.
+What was learnt of a file by decoding it (its length, and its content's hash and sketch at 16 kHz) is kept on disk under
+the file's path, size and time of change, so that a second run need not decode anything before it starts.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lora.config import PreprocessConfig
 from lora.data.audio import check_prepared_length, read_header
+from lora.data.fingerprint import SKETCH_BYTES, sketch_wave
 from lora.data.manifest import InlineAudio, Utterance
 from lora.data.sources.parallel import default_workers
 from lora.data.waves import LazyWave
@@ -27,7 +28,7 @@ DEFAULT_MEMORY_BYTES = 2**30
 """4.6 hours of audio."""
 HEADERS_AT_ONCE = 256
 FACTS_AT_ONCE = 64
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 SAMPLE_BYTES = 4
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -63,10 +64,11 @@ class WaveStore:
         self._kept: OrderedDict[bytes, Wave] = OrderedDict()
         self._kept_bytes = 0
         self._keeps = True
-        self._file = None if facts is None else RecordFile(facts / "waves.index", "32sQ32s")
+        name = f"waves-{FACTS_VERSION}.index"
+        self._file = None if facts is None else RecordFile(facts / name, f"32sQ32s{SKETCH_BYTES}s")
         records = [] if self._file is None else self._file.read()
-        self._facts: dict[bytes, tuple[int, bytes]] = {key: (length, digest) for key, length, digest in records}
-        self._new: list[tuple[bytes, int, bytes]] = []
+        self._facts: dict[bytes, tuple[int, bytes, bytes]] = {key: tuple(fact) for key, *fact in records}
+        self._new: list[tuple[bytes, int, bytes, bytes]] = []
         self._may_write = False
 
     def measure(self, utterances: Sequence[Utterance]) -> list[LazyWave | AudioError]:
@@ -119,14 +121,14 @@ class WaveStore:
         try:
             key = self._key_of(utterance)
             if key is not None and key in self._facts:
-                length, digest = self._facts[key]
-                return LazyWave(partial(self._load, utterance, key), length, digest.hex())
+                length, digest, sketch = self._facts[key]
+                return LazyWave(partial(self._load, utterance, key), length, digest.hex(), known_sketch=sketch)
             num_samples, rate, is_exact = _header_of(utterance)
             name = utterance.place or utterance.id
             length = check_prepared_length(num_samples, rate, self.preprocess, name=name)
         except AudioError as error:
             return error
-        learn = None if key is None else partial(self._learn, key)
+        learn = partial(self._learn, key)
         return LazyWave(partial(self._load, utterance, key), length, is_exact=is_exact, learn=learn)
 
     def _key_of(self, utterance: Utterance) -> bytes | None:
@@ -146,9 +148,12 @@ class WaveStore:
         text = to_json([FACTS_VERSION, asdict(self.preprocess), *source], indent=None)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
-    def _learn(self, key: bytes, wave: LazyWave) -> None:
+    def _learn(self, key: bytes | None, lazy: LazyWave, wave: Wave) -> None:
+        lazy.known_sketch = sketch = sketch_wave(wave)
+        if key is None:
+            return
         with self._lock:
-            fact = (wave.num_samples, bytes.fromhex(wave.known_sha256 or ""))
+            fact = (lazy.num_samples, bytes.fromhex(lazy.known_sha256 or ""), sketch)
             self._facts[key] = fact
             self._new.append((key, *fact))
             is_due = self._may_write and len(self._new) >= FACTS_AT_ONCE

@@ -25,10 +25,11 @@ class LazyWave:
         read: decodes and prepares it; called from threads too.
         num_samples: its length, as far as its source tells.
         is_exact: False where the length may be out by a little until the first reading.
-        learn: told once, after the first reading of a wave whose content was not known.
+        learn: told once, with the wave, after the first reading of one whose content was not known.
+        known_sketch: `lora.data.fingerprint.sketch_wave` of it, of a wave store's waves alone.
     """
 
-    __slots__ = ("_learn", "_read", "is_exact", "known_sha256", "num_samples")
+    __slots__ = ("_learn", "_read", "is_exact", "known_sha256", "known_sketch", "num_samples")
 
     def __init__(
         self,
@@ -37,12 +38,14 @@ class LazyWave:
         known_sha256: str | None = None,
         *,
         is_exact: bool = True,
-        learn: Callable[["LazyWave"], None] | None = None,
+        learn: Callable[["LazyWave", Wave], None] | None = None,
+        known_sketch: bytes | None = None,
     ) -> None:
         self._read = read
         self._learn = learn
         self.num_samples = num_samples
         self.known_sha256 = known_sha256
+        self.known_sketch = known_sketch
         self.is_exact = is_exact
 
     def load(self) -> Wave:
@@ -56,13 +59,13 @@ class LazyWave:
             self.num_samples, self.is_exact = len(wave), True
             self.known_sha256 = wave_sha256(wave)
             if self._learn is not None:
-                self._learn(self)
+                self._learn(self, wave)
         return wave
 
     def held(self) -> "LazyWave":
         """Return the same with the wave in memory."""
         wave = self.load()
-        return LazyWave(lambda: wave, self.num_samples, self.known_sha256)
+        return LazyWave(lambda: wave, self.num_samples, self.known_sha256, known_sketch=self.known_sketch)
 
 
 Audio = Wave | LazyWave

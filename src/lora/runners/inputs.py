@@ -4,12 +4,15 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from accelerate.utils import set_seed
+from numpy.typing import NDArray
 
 from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig, StateFormat
+from lora.data.fingerprint import LENGTH_TOLERANCE_SAMPLES, Recording, group_recordings
 from lora.data.leakage import LEAK_KINDS, LeakRow, find_leaks
 from lora.data.manifest import Manifest, Utterance, read_manifest
 from lora.data.splits import split_train_validation
@@ -58,7 +61,8 @@ class RunData:
     """Everything that was loaded, checked and split.
 
     Attributes:
-        leakage: for each reported set, how many utterances share an id, audio, speaker or transcript with training.
+        leakage: for each development and reported set, how many utterances share an id, audio, a recording, a speaker
+            or a transcript with training (a reported set: or with a development set).
     """
 
     training_manifest: Manifest
@@ -156,8 +160,8 @@ def load_data(run: Run, manifests: Manifests) -> RunData:
     """Cut development sets from training data, load all audio, refuse leaks.
 
     Raises:
-        ManifestError: every clip and text of every manifest that cannot be used, or audio that is in
-            training and evaluation.
+        ManifestError: every clip and text of every manifest that cannot be used, or clips that are in more than one
+            of training, development and evaluation.
     """
     train_rows, dev, train_split = _development(run, manifests.train, manifests.validation)
     replay_rows: Sequence[Utterance] = ()
@@ -234,46 +238,72 @@ def _load_training(
 
 
 def _check_leaks(run: Run, data: RunData) -> JsonObject:
-    """Return how many utterances of each reported set share something with training, and refuse the worst kinds.
+    """Return how many utterances of each set share something with training, and refuse what `leakage` forbids.
 
-    An id or the audio in common means that the model has seen the clip. A speaker or a transcript in common is
-    a matter of what the run is for, and is recorded.
+    Development sets choose what is kept, so their clips must be new to training; reported sets must be new to both.
+    A development set may have ids of training: it is often another part of one source, which numbers its clips anew.
     """
-    seen = [*data.training.domain, *data.training.replay]
-    for development in data.development:
-        seen += development.examples
-    _read_possible_copies(run, seen, [example for one in data.reported for example in one.examples])
-    train = [_leak_row(example) for example in seen]
+    training = [*data.training.domain, *data.training.replay]
+    sets = (*data.development, *data.reported)
+    _read_possible_copies(run, training, [example for one in sets for example in one.examples])
+    train, development, reported = _leak_rows(
+        [training], [one.examples for one in data.development], [one.examples for one in data.reported]
+    )
+    seen = [*train[0], *(row for rows in development for row in rows)]
+    found = [
+        *(find_leaks([replace(row, id=None) for row in train[0]], rows) for rows in development),
+        *(find_leaks(seen, rows) for rows in reported),
+    ]
     counts: JsonObject = {}
     problems: list[str] = []
-    for evaluation_set in data.reported:
-        leaks = find_leaks(train, [_leak_row(example) for example in evaluation_set.examples])
-        counts[evaluation_set.name] = {kind: sum(leak.kind == kind for leak in leaks) for kind in LEAK_KINDS}
-        problems += [
-            f"{evaluation_set.manifest.path}: {leak.evaluation_id}: {leak.detail}"
-            for leak in leaks
-            if leak.kind in ("id", "audio")
-        ]
+    for one, leaks in zip(sets, found, strict=True):
+        counts[one.name] = {kind: sum(leak.kind == kind for leak in leaks) for kind in LEAK_KINDS}
+        problems += [f"{one.name}: {leak}" for leak in leaks if leak.is_forbidden]
     if problems and not run.config.allow_leakage:
         raise ManifestError(
-            "training and evaluation share clips, so the result would be worthless. Remove them from one side, or pass "
-            "--allow-leakage, which the report then shows",
+            "training, development and evaluation share clips, so the result would be worthless. Remove them from one "
+            "side (`moonshine-lora check` lists them, and --fix removes them), or pass --allow-leakage, which the "
+            "report then shows",
             problems,
         )
     return counts
 
 
-def _read_possible_copies(run: Run, seen: Sequence[Example], reported: Sequence[Example]) -> None:
-    """Decode the training clips that are as long as a reported one: of no others can the audio be the same."""
-    lengths = {example.num_samples for example in reported}
-    waves = [example.audio for example in seen if isinstance(example.audio, LazyWave)]
-    possible = [wave for wave in waves if not wave.is_exact or wave.num_samples in lengths]
+def _read_possible_copies(run: Run, training: Sequence[Example], others: Sequence[Example]) -> None:
+    """Decode the training clips that are about as long as another set's: of no others can the recording be the same."""
+    lengths = np.sort([example.num_samples for example in others])
+    possible = [
+        audio
+        for example in training
+        if isinstance(audio := example.audio, LazyWave)
+        and (not audio.is_exact or _has_near(lengths, audio.num_samples))
+    ]
     problems = [fault.message for fault in run.waves.decode(possible, "comparing audio") if fault is not None]
     if problems:
         raise ManifestError(f"{len(problems)} training clip(s) cannot be used", problems)
 
 
-def _leak_row(example: Example) -> LeakRow:
+def _has_near(lengths: NDArray[np.int_], num_samples: int) -> bool:
+    """Tell whether one of the sorted `lengths` is within the tolerance."""
+    place = int(np.searchsorted(lengths, num_samples - LENGTH_TOLERANCE_SAMPLES))
+    return place < len(lengths) and lengths[place] <= num_samples + LENGTH_TOLERANCE_SAMPLES
+
+
+def _leak_rows(*sides: Sequence[Sequence[Example]]) -> list[list[list[LeakRow]]]:
+    """Return what of each example of each set of each side is compared; recordings are sought across sides alone."""
+    every = [(number, example) for number, side in enumerate(sides) for examples in side for example in examples]
+    groups = iter(group_recordings([_recording_of(example) for _, example in every], [number for number, _ in every]))
+    return [[[_leak_row(example, next(groups)) for example in examples] for examples in side] for side in sides]
+
+
+def _recording_of(example: Example) -> Recording | None:
+    audio = example.audio
+    if not isinstance(audio, LazyWave) or audio.known_sha256 is None or audio.known_sketch is None:
+        return None
+    return Recording(audio.known_sha256, audio.num_samples, audio.known_sketch, audio.load)
+
+
+def _leak_row(example: Example, recording: int | None) -> LeakRow:
     # An id that the reader made of file name and line says nothing about the clip.
     made = re.fullmatch(r".+:[0-9]+", example.id) is not None
     return LeakRow(
@@ -282,4 +312,6 @@ def _leak_row(example: Example) -> LeakRow:
         example.speaker_id,
         example.text,
         shown_id=example.id,
+        recording=recording,
+        place=example.place,
     )

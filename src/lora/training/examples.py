@@ -23,6 +23,7 @@ class Example:
     token_ids: tuple[int, ...]
     text: str
     speaker_id: int | str | None
+    place: str = ""
 
     @property
     def wave(self) -> Wave:
@@ -44,14 +45,11 @@ class Example:
         return seconds_of(self.num_samples)
 
     @property
-    def known_sha256(self) -> str | None:
-        """`wave_sha256` of the wave; `None` where it was not read yet."""
-        return self.audio.known_sha256 if isinstance(self.audio, LazyWave) else wave_sha256(self.audio)
-
-    @property
     def audio_sha256(self) -> str:
         """`wave_sha256` of the wave, which is read where that is not known yet."""
-        return self.known_sha256 or wave_sha256(self.wave)
+        if isinstance(self.audio, LazyWave) and self.audio.known_sha256 is not None:
+            return self.audio.known_sha256
+        return wave_sha256(self.wave)
 
 
 def build_examples(
@@ -92,8 +90,8 @@ def build_examples(
         if isinstance(ids, ManifestError):
             problems[number] = ids.message
         else:
-            utterance = utterances[number]
-            examples.append(Example(utterance.id, kept[number], tuple(ids), utterance.text, utterance.speaker_id))
+            one = utterances[number]
+            examples.append(Example(one.id, kept[number], tuple(ids), one.text, one.speaker_id, one.place))
     if problems:
         listed = [problems[number] for number in sorted(problems)]
         raise ManifestError(f"{len(problems)} fault(s) in {len(utterances)} utterances", listed)

@@ -1,14 +1,7 @@
-"""`moonshine`, also `python -m lora_cli`."""
+"""`python -m lora_cli` is `moonshine`."""
 
 import sys
 
-from lora.scripts.entry import run_process
+from lora_cli.main import main
 
-
-def main() -> int:
-    """Run `moonshine`."""
-    return run_process("lora_cli.main")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())

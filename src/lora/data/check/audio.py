@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import numpy as np
 import soundfile
 
 from lora.config import PreprocessConfig
-from lora.data.audio import MAX_DECODED_SECONDS, MAX_DECODED_VALUES, decode_audio
+from lora.data.audio import MAX_DECODED_SECONDS, MAX_DECODED_VALUES, decode_audio, resample
+from lora.data.findings import RULES
+from lora.data.fingerprint import sketch_wave
 from lora.data.manifest import Utterance
 from lora.errors import AudioError
 from lora.units import Seconds, Wave
@@ -48,12 +49,15 @@ class AudioFacts:
     Attributes:
         active_seconds: duration of the sound, without silence at the ends and long pauses.
         sha256: of the samples as 16-bit integers, so that WAV, FLAC, float and inline copies agree.
+        num_samples, sketch: of the clip at 16 kHz, to know its recording again; `None` where it is damaged.
     """
 
     seconds: Seconds
     active_seconds: Seconds
     sampling_rate: int
     sha256: str
+    num_samples: int = 0
+    sketch: bytes | None = None
 
 
 Fault = tuple[str, str]
@@ -74,9 +78,18 @@ def inspect_audio(
     else:
         samples, rate = utterance.decode()
     faults += _check_duration_key(utterance.extra, len(samples) / rate)
-    faults += check_samples(samples, rate, preprocess, max_seconds)
-    facts = AudioFacts(len(samples) / rate, _active_seconds(samples, rate), rate, _content_sha256(samples))
-    return facts, faults
+    found = list(check_samples(samples, rate, preprocess, max_seconds))
+    is_sound = not any(RULES[code].severity == "error" for code, _ in found)
+    wave = resample(samples, rate) if is_sound else samples[:0]
+    facts = AudioFacts(
+        len(samples) / rate,
+        _active_seconds(samples, rate),
+        rate,
+        _content_sha256(samples),
+        len(wave),
+        sketch_wave(wave) if is_sound else None,
+    )
+    return facts, faults + found
 
 
 class _UndecodableError(Exception):
@@ -148,7 +161,7 @@ def classify_failure(path: Path, error: AudioError) -> Fault:
     if not start:
         return "unreadable", "the file is empty (0 bytes)"
     try:
-        with soundfile.SoundFile(os.fsencode(path)) as header:
+        with soundfile.SoundFile(str(path)) as header:
             frames, values, rate = header.frames, header.frames * header.channels, header.samplerate
     except (soundfile.LibsndfileError, TypeError):
         kind = _kind_of(start)

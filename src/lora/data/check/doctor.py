@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from lora.data.audio import resample
 from lora.data.check.rows import Advance, CheckedRow, CheckSettings, check_rows
 from lora.data.check.sets import check_duplicates, check_leakage, check_speakers
 from lora.data.check.texts import check_texts
 from lora.data.findings import Finding, Spot, collect_findings, count_severities
+from lora.data.fingerprint import Recording, group_recordings
 
 Role = Literal["train", "eval", "any"]
 
@@ -54,8 +56,23 @@ def check_manifests(inputs: Sequence[CheckInput], settings: CheckSettings, advan
     for path, rows in check.rows.items():
         check.wholes += [Spot(code, path, 0, "", detail) for code, detail in check_texts(rows)]
         check_speakers([row for row in rows if row.text])
+    _group_recordings(check)
     # Audio that is on both sides is a leak, and named as one; copies on one side are duplicates.
     check_duplicates(check.all_rows("train", "any"))
     check_duplicates(check.all_rows("eval"))
     check_leakage(check.all_rows("train"), check.all_rows("eval"))
     return check
+
+
+def _group_recordings(check: Check) -> None:
+    """Give every sound row the number of its recording."""
+    rows = check.all_rows()
+    for row, group in zip(rows, group_recordings([_recording_of(row) for row in rows]), strict=True):
+        row.recording = group
+
+
+def _recording_of(row: CheckedRow) -> Recording | None:
+    source, facts = row.source, row.facts
+    if source is None or facts is None or facts.sketch is None:
+        return None
+    return Recording(facts.sha256, facts.num_samples, facts.sketch, lambda: resample(*source.decode()))

@@ -14,7 +14,7 @@ from lora.bounded import parse_json
 from lora.config import PreprocessConfig
 from lora.data.check.audio import AudioFacts, Fault, inspect_audio
 from lora.data.findings import RULES, Spot
-from lora.data.manifest import MAX_ROW_BYTES, ManifestReader, Utterance
+from lora.data.manifest import MAX_ROW_BYTES, ManifestReader, Utterance, without_samples
 from lora.errors import ManifestError
 from lora.units import Seconds
 
@@ -50,6 +50,8 @@ class CheckedRow:
         text: empty where the row could not be read.
         has_own_id: False where the id was made of the file's name and the line.
         facts: `None` where the row or its audio could not be read.
+        source: the utterance, without the samples of an inline waveform; `None` for a row that could not be read.
+        recording: a number that likely the same recordings have in common (`lora.data.fingerprint`).
     """
 
     manifest: str
@@ -59,6 +61,8 @@ class CheckedRow:
     speaker_id: int | str | None = None
     has_own_id: bool = True
     facts: AudioFacts | None = None
+    source: Utterance | None = None
+    recording: int | None = None
     faults: list[Fault] = field(default_factory=list)
 
     @property
@@ -128,13 +132,16 @@ def check_rows(path: Path, settings: CheckSettings, advance: Advance) -> list[Ch
         row.faults += faults
         advance(1)
 
+    start = 0
     with ThreadPoolExecutor(settings.workers) as pool:
         for number, utterance, raw, problems in read_rows(path, allow_outside=settings.allow_outside):
             row = _make_row(path, number, utterance, raw, problems)
             rows.append(row)
+            start += len(raw)
             if utterance is None:
                 advance(1)
                 continue
+            row.source = without_samples(utterance, path, start - len(raw), raw)
             task = pool.submit(inspect_audio, utterance, settings.preprocess, settings.max_seconds)
             pending.append((row, task))
             if len(pending) > QUEUED_PER_WORKER * settings.workers:

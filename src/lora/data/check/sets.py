@@ -4,20 +4,35 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from lora.data.check.rows import CheckedRow
-from lora.data.leakage import LeakRow, find_leaks, transcript_key
+from lora.data.leakage import LeakKind, LeakRow, find_leaks, transcript_key
 
-LEAK_CODES = {"id": "leak-id", "audio": "leak-audio", "speaker": "leak-speaker", "transcript": "leak-text"}
+LEAK_CODES: dict[LeakKind, str] = {
+    "id": "leak-id",
+    "audio": "leak-audio",
+    "recording": "leak-recording",
+    "speaker": "leak-speaker",
+    "transcript": "leak-text",
+}
 
 
 def check_duplicates(rows: Sequence[CheckedRow]) -> None:
-    """Mark all but the first copy of an audio, within and across the manifests of one side.
+    """Mark all but the first copy of an audio or a recording, within and across the manifests of one side.
 
     Copies whose texts differ are all marked: one of them is wrong, and nothing here tells which.
     """
     by_content: dict[str, list[CheckedRow]] = defaultdict(list)
+    by_recording: dict[int, list[CheckedRow]] = defaultdict(list)
     for row in rows:
         if row.facts is not None and not row.has_error:
+            if row.facts.sha256 not in by_content and row.recording is not None:
+                by_recording[row.recording].append(row)
             by_content[row.facts.sha256].append(row)
+    for first, *others in by_recording.values():
+        for row in others:
+            detail = f"likely the same recording as {_name(first, row)}"
+            if transcript_key(row.text) != transcript_key(first.text):
+                detail += f", with the text {row.text[:60]!r} and not {first.text[:60]!r}"
+            row.faults.append(("duplicate-recording", detail))
     for copies in by_content.values():
         if len(copies) == 1:
             continue
@@ -43,7 +58,7 @@ def check_speakers(rows: Sequence[CheckedRow]) -> None:
 
 
 def check_leakage(train: Sequence[CheckedRow], evaluation: Sequence[CheckedRow]) -> None:
-    """Mark every training row that shares id, audio, speaker or transcript with an evaluation row."""
+    """Mark every training row that shares something with an evaluation row, once for each kind of leak."""
     rows = {f"{row.manifest}\0{row.line}": row for row in (*train, *evaluation) if row.text}
     keys = {id(row): key for key, row in rows.items()}
     # The training rows are to be marked, all of them, so they take the place of the set that is looked up.
@@ -55,10 +70,11 @@ def check_leakage(train: Sequence[CheckedRow], evaluation: Sequence[CheckedRow])
         what = {
             "id": "id",
             "audio": "audio",
+            "recording": "likely the recording",
             "speaker": f"speaker {row.speaker_id!r}",
             "transcript": f"text {row.text[:60]!r}",
         }[leak.kind]
-        row.faults.append((LEAK_CODES[leak.kind], f"{what} of {seen.id} in {seen.manifest}"))
+        row.faults.append((LEAK_CODES[leak.kind], f"{what} of {seen.id} ({seen.manifest}:{seen.line})"))
 
 
 def _leak_row(row: CheckedRow, key: str) -> LeakRow:
@@ -68,6 +84,7 @@ def _leak_row(row: CheckedRow, key: str) -> LeakRow:
         speaker_id=row.speaker_id,
         text=row.text,
         shown_id=key,
+        recording=row.recording,
     )
 
 
