@@ -3,7 +3,7 @@
 
 import sys
 
-from lora.scripts.experiment import main
+from lora.scripts.entry import run_process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process("lora.scripts.experiment"))

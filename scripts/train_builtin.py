@@ -3,6 +3,6 @@
 
 import sys
 
-from lora.scripts.train_builtin import main
+from lora.scripts.entry import run_process
 
-sys.exit(main())
+sys.exit(run_process("lora.scripts.train_builtin"))

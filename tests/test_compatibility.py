@@ -96,17 +96,27 @@ def test_the_reports_of_a_run_are_written_again(old: Path) -> None:
     assert read_json(run / "experiment_metrics.json")["verdict"]["decision"] in (run / "report.md").read_text().lower()
 
 
-def test_a_run_from_the_stored_configuration_takes_the_place_of_the_old_one(old: Path) -> None:
-    run = old / "runs/seed-42"
-    assert main(["experiment", "--config", str(run / "config.yaml"), "--max-steps", "2"]) == 0
-    assert read_json(run / "experiment_metrics.json")["train"]["steps"] == 2
-    assert (old / "runs/seeds.json").is_file()
+def test_a_run_is_repeated_from_its_stored_configuration_beside_the_old_one(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That version kept no record of what it wrote, so nobody can tell what in its folder is a person's own."""
+    run, before = old / "runs/seed-42", bytes_of(old)
+    words = ["experiment", "--config", str(run / "config.yaml"), "--max-steps", "2"]
+    assert main(words) == 2
+    assert "holds what is not earlier output" in capsys.readouterr().err
+    assert bytes_of(old) == before
+    assert main([*words, "--output-dir", "again"]) == 0
+    assert read_json(old / "again/experiment_metrics.json")["train"]["steps"] == 2
+    assert before.items() <= bytes_of(old).items()
 
 
-def test_several_seeds_take_the_place_of_the_old_ones(old: Path) -> None:
-    words = ["--config", "runs/seed-42/config.yaml", "--max-steps", "2", "--seeds", "42", "43"]
-    assert main(["experiment", *words, "--output-dir", "runs"]) == 0
-    assert [row["seed"] for row in read_json(old / "runs/seeds.json")["seeds"]] == [42, 43]
+def test_several_seeds_are_repeated_beside_the_old_ones(old: Path) -> None:
+    before = bytes_of(old)
+    words = ["experiment", "--config", "runs/seed-42/config.yaml", "--max-steps", "2", "--seeds", "42", "43"]
+    assert main([*words, "--output-dir", "runs"]) == 2
+    assert bytes_of(old) == before
+    assert main([*words, "--output-dir", "again"]) == 0
+    assert [row["seed"] for row in read_json(old / "again/seeds.json")["seeds"]] == [42, 43]
 
 
 def test_the_voice_apps_folder_opens_and_its_adapter_is_heard(old: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,9 @@ PACKAGE = ROOT / "src" / "lora"
 
 # docs/architecture.md: a module imports its own part or parts of lower layers, never a neighbour.
 LAYERS = [
-    {"bounded", "errors", "signals"},
+    {"bounded", "escape", "signals"},
+    {"errors", "terminal"},
+    {"console"},
     {"units"},
     {"files"},
     {"outputs"},

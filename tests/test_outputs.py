@@ -1,6 +1,7 @@
 """Nothing but our own earlier output is ever written over."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,24 +54,34 @@ def test_a_file_that_appears_while_ours_is_written_stays(tmp_path: Path) -> None
     assert contents(tmp_path) == {"a.json": b"mine"}
 
 
-def test_a_writer_that_is_killed_before_the_record_is_closed_leaves_a_file_that_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_writer_that_is_killed_around_the_rename_leaves_a_file_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: bool
 ) -> None:
     write_output(tmp_path / "a.json", "first")
-    update, calls = outputs._update_record, []
+    replace = Path.replace
 
-    def killed_at_the_second(*arguments: object) -> None:
-        calls.append(arguments)
-        if len(calls) == 2:
+    def killed(self: Path, to: Path) -> Path:
+        if to.name == "a.json":
+            if renamed:
+                replace(self, to)
             raise KeyboardInterrupt
-        update(*arguments)  # type: ignore[arg-type]
+        return replace(self, to)
 
-    monkeypatch.setattr(outputs, "_update_record", killed_at_the_second)
+    monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         write_output(tmp_path / "a.json", "second")
     monkeypatch.undo()
+    assert (tmp_path / "a.json").read_text() == ("second" if renamed else "first")
     write_output(tmp_path / "a.json", "third")
     assert contents(tmp_path) == {"a.json": b"third"}
+
+
+def test_several_writers_of_one_file_do_not_lose_each_others_versions(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_output(path, f"version {number}"), range(16)))
+    assert outputs.is_ours(path)
 
 
 def test_a_link_is_written_through_only_to_earlier_output(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from lora.scripts.umbrella import main
+from lora.scripts.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

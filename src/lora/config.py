@@ -79,7 +79,9 @@ class DecodeSettings:
 class ExperimentConfig:
     """One experiment: baseline, training, tuned, verdict."""
 
-    output_dir: Path = option(help="where artifacts, metrics and report go; replaced as a whole when the run succeeds")
+    output_dir: Path = option(
+        help="where artifacts, metrics and report go; an earlier run there is replaced once the new adapter is chosen"
+    )
     dataset_path: Path = option(help="training manifest (JSONL)")
     manifest_path: Path = option(help="domain manifest: the evaluation set that the run tries to improve")
     guardrail_manifest: list[Path] = option(help="evaluation sets that must not get worse")
@@ -192,6 +194,16 @@ class ExperimentConfig:
     feature_cache_dtype: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto", help="format of stored encoder states; auto is the training precision, so nothing is lost"
     )
+    checkpoint_interval: str = option(
+        "5min",
+        help="the state of training is written into OUTPUT_DIR.partial at each evaluation, and at least after so many "
+        "steps (200) or minutes (5min)",
+    )
+    resume: bool = option(
+        False, help="go on where the same command was stopped; with --output-dir alone it reads what it was"
+    )
+    restart: bool = option(False, help="discard the unfinished training in OUTPUT_DIR.partial and train anew")
+    overwrite: bool = option(False, help="keep files of yours in the output folder beside the new ones")
     dry_run: bool = option(
         False, help="read and check everything, show the resolved options, estimate time and memory, write nothing"
     )
@@ -250,6 +262,8 @@ class ExperimentConfig:
         if self.augment_views and not self.augment:
             problems.append("augment_views: nothing is drawn without augment. Give --augment, or leave it out")
         problems += self._augment_replay_problems()
+        if self.resume and self.restart:
+            problems.append("resume and restart exclude each other")
         if self.method == "full" and (self.flat_sigma or self.lora_plus != 1):
             problems.append("method full has no factors: flat_sigma must be 0 and lora_plus 1")
         problems += [

@@ -6,6 +6,8 @@ wrong at once (a manifest, a configuration), `problems` lists them all.
 
 from collections.abc import Sequence
 
+from lora.escape import printable_lines
+
 MAX_LISTED_PROBLEMS = 50
 
 
@@ -20,13 +22,18 @@ class LoraError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
-        self.message = message
-        self.problems = tuple(problems)
+        self.message = _within(message)
+        self.problems = tuple(map(_within, problems))
         shown = [f"  - {problem}" for problem in self.problems[:MAX_LISTED_PROBLEMS]]
         hidden = len(self.problems) - len(shown)
         if hidden > 0:
             shown.append(f"  ... and {hidden} more")
-        super().__init__("\n".join([message, *shown]))
+        super().__init__("\n".join([self.message, *shown]))
+
+
+def _within(text: str) -> str:
+    """Return what was said, without control characters; a further line of it is no line of the message's own."""
+    return printable_lines(text).replace("\n", "\n    ")
 
 
 class SetupError(LoraError):

@@ -200,8 +200,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: Any, *, indent: int | None = 2) -> str:
-    """Serialise strictly: UTF-8 kept, NaN and infinity refused with ValueError."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    """Serialise strictly: UTF-8 kept, NaN and infinity refused with ValueError.
+
+    A file name's bytes that are no UTF-8 are surrogates in Python; they are escaped, and come back when it is read.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,7 @@ record names a file before it appears, so that one whose writer was killed is st
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,9 @@ from lora.units import JsonObject
 RECORD_NAME = ".moonshine_lora_outputs.json"
 NO_OBSTACLES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers put into folders, besides `._*`."""
+
+KNOWN_VERSIONS = 8
+"""How many of a file's versions the record keeps: several processes may write one file, each records before it does."""
 
 Hashes = dict[str, list[str]]
 
@@ -96,8 +99,7 @@ def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
         file.seek(0)
         digest = sha256_bytes(file.read())
         check_file(path, root=root)
-        _update_record(root, {name: [*read_record(root).get(name, ()), digest]})
-    _update_record(root, {name: [digest]})
+        _add_to_record(root, name, digest)
 
 
 def write_output(path: Path, content: str | bytes, *, root: Path | None = None) -> None:
@@ -251,9 +253,11 @@ def read_record(folder: Path) -> Hashes:
     return hashes
 
 
-def _update_record(folder: Path, changes: Mapping[str, list[str]]) -> None:
+def _add_to_record(folder: Path, name: str, digest: str) -> None:
     with _folder_locked(folder):
-        _write_record(folder, read_record(folder) | dict(changes), read_kind(folder))
+        hashes = read_record(folder)
+        before = [known for known in hashes.get(name, ()) if known != digest]
+        _write_record(folder, hashes | {name: [*before, digest][-KNOWN_VERSIONS:]}, read_kind(folder))
 
 
 def _write_record(folder: Path, hashes: Hashes, kind: str) -> None:

@@ -54,6 +54,11 @@ def count() -> int:
     return _group.count
 
 
+def index() -> int:
+    """Return this process's number among those that have joined; 0 for a process alone."""
+    return _group.index
+
+
 def is_main() -> bool:
     """Tell whether this process prints, draws bars and writes files."""
     return _from_environment(_INDEX_VARIABLES, 0) == 0

@@ -43,6 +43,7 @@ class _State:
     owner: int | None = None
     received: signal.Signals | None = None
     received_at: float = 0.0
+    raised: signal.Signals | None = None
     stop: Stop | None = None
 
 
@@ -59,7 +60,7 @@ def handled() -> Iterator[None]:
         yield
         return
     before = _install(_on_signal)
-    _state.owner, _state.received, _state.stop = os.getpid(), None, None
+    _state.owner, _state.received, _state.raised, _state.stop = os.getpid(), None, None, None
     try:
         yield
     finally:
@@ -83,9 +84,21 @@ def deferred() -> Iterator[Stop]:
         raise Stopped(stop.requested)
 
 
+@contextmanager
+def immediate() -> Iterator[None]:
+    """Let a signal raise `Stopped` in this block, one that waits too, though a `deferred` block is around it."""
+    outer, _state.stop = _state.stop, None
+    try:
+        if outer is not None and outer.requested is not None:
+            raise Stopped(outer.requested)
+        yield
+    finally:
+        _state.stop = outer
+
+
 def received() -> signal.Signals | None:
-    """Return the signal that has come in the innermost `handled` block: what fails after it fails because of it."""
-    return _state.received
+    """Return the signal that was raised in the `handled` block: what fails after it fails because of it."""
+    return _state.raised
 
 
 def leave_at_once() -> None:
@@ -113,6 +126,7 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
         return
     _state.received, _state.received_at = signal.Signals(number), time.monotonic()
     if _state.stop is None:
+        _state.raised = _state.received
         raise Stopped(_state.received)
     _state.stop.requested = _state.received
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from lora.errors import ConfigError
 from lora.files import read_json
+from lora.outputs import write_record
 from lora.report.model_card import write_model_card
 
 
@@ -53,5 +55,16 @@ def test_a_base_in_a_folder_is_named_without_its_path(tmp_path: Path, metrics: d
 
 
 def test_the_template_of_peft_is_replaced(tmp_path: Path, metrics: dict[str, Any]) -> None:
-    (tmp_path / "README.md").write_text("# Model Card for Model ID\n", encoding="utf-8")
-    assert "Model Card for Model ID" not in write_model_card(tmp_path, metrics).read_text(encoding="utf-8")
+    adapter = tmp_path / "lora_adapter"
+    adapter.mkdir()
+    (adapter / "README.md").write_text("# Model Card for Model ID\n", encoding="utf-8")
+    write_record(tmp_path, "a run")
+    assert "Model Card for Model ID" not in write_model_card(adapter, metrics).read_text(encoding="utf-8")
+
+
+def test_a_card_that_a_person_wrote_stays(tmp_path: Path, metrics: dict[str, Any]) -> None:
+    adapter = tmp_path / "lora_adapter"
+    write_model_card(adapter, metrics)
+    (adapter / "README.md").write_text("# Mine\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not an earlier output"):
+        write_model_card(adapter, metrics)

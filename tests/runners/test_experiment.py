@@ -141,7 +141,9 @@ def test_two_runs_of_one_seed_have_the_same_metrics_and_adapter_bytes(
     first, second = read_metrics(finished), read_metrics(tmp_path / "again")
     for metrics in (first, second):
         del metrics["run_id"], metrics["command"], metrics["config"]["output_dir"]
-        del metrics["seconds"], metrics["train"]["seconds"], metrics["train"]["cpu_seconds"], metrics["times"]
+        del metrics["seconds"], metrics["times"]
+        for name in ("seconds", "cpu_seconds", "checkpoint_seconds"):
+            del metrics["train"][name]
     assert first == second
     for name in ("lora_adapter/adapter_model.safetensors", "samples.jsonl", "history.jsonl"):
         assert (finished / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -469,9 +471,18 @@ def test_a_base_that_is_not_itself_with_the_adapter_off_fails_the_run(
         yield
 
     monkeypatch.setattr(stages, "adapter_off", broken)
-    output = tmp_path / "out" / "run"
-    words = arguments(job, output, max_steps=1)
-    assert_refused(words, output, capsys, "with the adapter switched off", "toy-12-0: baseline", code=3)
+    output = tmp_path / "run"
+    assert experiment.main(arguments(job, output, max_steps=1)) == 3
+    told = capsys.readouterr()
+    assert "error: with the adapter switched off" in told.err
+    assert "toy-12-0: baseline" in told.err
+    # The run is marked and nothing of it is lost; nobody takes it for a success.
+    metrics = read_metrics(output)
+    assert (metrics["status"], metrics["verdict"]["decision"]) == ("check_failed", "reject")
+    assert metrics["efficacy"]["switched_off_equals_baseline"] is False
+    assert "A check did not pass" in (output / "report.md").read_text()
+    assert (output / "lora_adapter" / "adapter_model.safetensors").is_file()
+    assert not output.with_name("run.partial").exists()
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5])
@@ -505,10 +516,10 @@ def test_guardrails_need_names_of_their_own(
 def test_an_output_folder_is_never_put_in_the_place_of_something_else(
     job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    output, changes, message = tmp_path / "run", {}, "exists and is not the folder of a finished run"
+    output, changes, message = tmp_path / "run", {}, "holds what is not earlier output"
     if kind == "file":
         output.write_text("precious")
-        message = "is a file; expected a folder"
+        message = "is no folder; expected a place for one"
     elif kind == "parent":
         (tmp_path / "above").write_text("precious")
         output, message = tmp_path / "above" / "run", "above: is a file; expected a folder"
@@ -518,21 +529,31 @@ def test_an_output_folder_is_never_put_in_the_place_of_something_else(
     if kind == "inputs":
         (output / "experiment_metrics.json").write_text("{}")
         changes = {"dataset_path": write_rows(output / "train.jsonl", [good_row(1)])}
-        message = "train.jsonl: lies in the output folder, which is replaced"
+        message = "train.jsonl: is read, and lies in it"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert experiment.main(arguments(job, output, **changes)) == 2
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_finished_run_is_replaced_as_a_whole(job: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_finished_run_is_replaced_as_a_whole_and_notes_in_it_stay(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "run"
-    output.mkdir()
-    (output / "experiment_metrics.json").write_text("{}")
-    (output / "old.txt").write_text("old")
     run_experiment(replace(job, output_dir=output, max_steps=1))
-    assert not (output / "old.txt").exists()
+    run_experiment(replace(job, output_dir=output, max_steps=2))
     assert {path.name for path in output.iterdir()} >= ARTIFACTS
+    assert read_metrics(output)["train"]["steps"] == 2
+    (output / "notes.md").write_text("precious")
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert experiment.main(arguments(job, output, max_steps=1)) == 2
+    assert "notes.md" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    run_experiment(replace(job, output_dir=output, max_steps=1, overwrite=True))
+    assert (output / "notes.md").read_text() == "precious"
+    assert read_metrics(output)["train"]["steps"] == 1
+    # What the command does about earlier work is no part of what the run is.
+    assert read_metrics(output)["config"]["overwrite"] is False
 
 
 def test_a_run_that_runs_out_of_memory_goes_on_in_smaller_parts_and_says_so(

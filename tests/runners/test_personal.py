@@ -1,7 +1,9 @@
 """One speaker's folder to a verdict: what is held out, what stands against forgetting, what is refused."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from lora.errors import ConfigError, InputError, ManifestError
 from lora.runners import personal as runner
 from lora.runners.personal import PersonalOptions, choose_guards, divide, gather, plan_experiment
 from lora.scripts import personal
+from lora.training.loop import Trainer
 
 FEW_STEPS = "max_steps: 2\neval_interval: 1\nbatch_seconds: 6\nrank: 4\nstrengths: [0.5, 1.0]\ndevice: cpu\n"
 
@@ -75,6 +78,35 @@ def test_a_folder_ends_in_a_verdict_in_one_step(
     assert metrics["config"]["distillation_weight"] == 0.7
     assert metrics["config"]["max_steps"] == 2
     assert [row["scale"] for row in metrics["strength"]] == [0.5, 1.0]
+
+
+def test_it_goes_on_where_its_training_was_stopped(
+    recordings: Path,
+    toy_checkpoint: Path,
+    write_toy_manifest: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guardrail = write_toy_manifest(tmp_path / "guard.jsonl", count=4, seed=20)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(FEW_STEPS, encoding="utf-8")
+    words = [str(recordings), "--output-dir", str(tmp_path / "me"), "--model-id", str(toy_checkpoint)]
+    words += ["--recipe", str(recipe), "--guardrail-manifest", str(guardrail), "--no-replay"]
+    step, taken = Trainer.step, []
+
+    def stopped(self: Trainer, number: int, *parts: Any) -> Any:
+        taken.append(number)
+        if len(taken) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, number, *parts)
+
+    monkeypatch.setattr(Trainer, "step", stopped)
+    assert personal.main(words) == 130
+    assert "training is kept up to step 1; --resume goes on" in capsys.readouterr().err
+    assert personal.main(words) == 2
+    assert personal.main([*words, "--resume"]) == 0
+    assert taken == [1, 2]
 
 
 def test_what_is_held_out_depends_on_the_seed_alone(recordings: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_each_process_runs_the_teacher_over_its_share_and_all_have_the_whole(
 
 
 def test_a_refused_command_is_refused_once_and_fails_the_launch(launch: Launch) -> None:
-    assert launch.errors.count("error: --output-dir cannot be used") == 1
+    assert launch.errors.count("cannot become the output folder") == 1
     assert launch.errors.count("exitcode  : 2") >= 1
     assert launch.code == 1
 

@@ -282,15 +282,3 @@ def test_the_real_objective_scores_development_sets_only_and_keeps_nothing(
     assert score == min(value for _, value in seen)
     assert set(scored) == {"domain_dev"}
     assert not toy_config.output_dir.exists()
-
-
-def test_a_run_that_its_observer_ends_leaves_no_folder(toy_config: ExperimentConfig) -> None:
-    from lora.runners.experiment import run_experiment
-
-    def stop(step: int, score: float) -> None:
-        if step == 2:
-            raise optuna.TrialPruned
-
-    with pytest.raises(optuna.TrialPruned):
-        run_experiment(toy_config, stop)
-    assert [path.name for path in toy_config.output_dir.parent.iterdir()] == [".cache"]

@@ -1,6 +1,7 @@
 """The whole job from one file: shipped files are right, wrong ones are refused with every fault."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,15 @@ def test_values_are_filled_in_and_every_printed_line_repeats_its_stage(tmp_path:
         words = shlex.split(stage.line)
         assert words[:2] == ["moonshine-lora", stage.command.name]
         assert parse_options(stage.command, words[2:]) == stage.options
+
+
+@pytest.mark.parametrize("flag", ["resume", "restart", "overwrite"])
+def test_what_to_do_about_an_unfinished_run_is_passed_on_to_the_experiment(tmp_path: Path, flag: str) -> None:
+    options = replace(write_job(tmp_path, GOOD), **{flag: True})
+    *builds, last = plan_stages(options)
+    assert [name for name in ("resume", "restart", "overwrite") if getattr(last.options, name)] == [flag]
+    assert last.line.endswith(f"--{flag}")
+    assert all(f"--{flag}" not in stage.line for stage in builds)
 
 
 def test_the_manifests_section_may_be_empty(tmp_path: Path) -> None:

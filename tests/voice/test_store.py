@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_cli.adapting import check_enough, parse_progress
+from lora_cli.adapting import check_enough, how_to_begin, next_run_dir, parse_progress
 from lora_cli.diff import plain_difference, word_difference
 from lora_cli.events import AdaptProgress
 from lora_cli.history import Entry, Retention, now_text
@@ -240,6 +240,23 @@ def test_held_out_takes_are_never_in_the_training_manifest(data_dir: Path, tone:
     parts = {row["id"]: row["part"] for row in store.taught_rows()}
     for path, part in ((config.dataset_path, "train"), (config.manifest_path, "heldout")):
         assert {parts[row.id] for row in read_manifest(path).utterances} == {part}
+
+
+def test_an_adaptation_that_was_stopped_goes_on_unless_more_was_taught(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    entries = [add_take(store, tone) for _ in range(2)]
+    store.correct(entries[0].id, "one")
+    (store.runs_dir / "voice-001").mkdir(parents=True)
+    assert next_run_dir(store.runs_dir).name == "voice-002"
+    assert how_to_begin(store, store.runs_dir / "voice-002") == []
+    unfinished = store.runs_dir / "voice-002.partial"
+    unfinished.mkdir()
+    (unfinished / "config.yaml").touch()
+    assert next_run_dir(store.runs_dir).name == "voice-002"
+    assert how_to_begin(store, store.runs_dir / "voice-002") == ["--resume"]
+    store.correct(entries[1].id, "two")
+    os.utime(unfinished / "config.yaml", (0, 0))
+    assert how_to_begin(store, store.runs_dir / "voice-002") == ["--restart"]
 
 
 def test_progress_lines_are_told_from_other_lines() -> None:

@@ -6,6 +6,7 @@ Training, evaluation, transcription and the voice app all call `prepare_wave`.
 import hashlib
 import io
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def read_header(path: Path, *, name: str) -> AudioHeader:
 def _opened(data: bytes | Path, name: str) -> Iterator[soundfile.SoundFile]:
     """Open audio whose header is sound and whose length is within the limits."""
     try:
-        with soundfile.SoundFile(_Memory(data) if isinstance(data, bytes) else str(data)) as file:
+        with soundfile.SoundFile(_Memory(data) if isinstance(data, bytes) else os.fsencode(data)) as file:
             rate, seconds = file.samplerate, file.frames / file.samplerate
             if file.frames >= UNKNOWN_FRAMES:
                 raise AudioError(f"{name}: its header does not say how long it is. Encode the audio again.")

@@ -1,5 +1,6 @@
 """What a manifest holds before anyone trains on it: durations, the split it will get, whether that is enough."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,5 +149,5 @@ def summarize_split(
 
 def _duration(utterance: Utterance) -> Seconds:
     if isinstance(utterance.audio, Path):
-        return float(soundfile.info(str(utterance.audio)).duration)
+        return float(soundfile.info(os.fsencode(utterance.audio)).duration)
     return len(utterance.audio) / (utterance.sampling_rate or SAMPLE_RATE_HZ)

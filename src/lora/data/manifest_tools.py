@@ -5,6 +5,7 @@ of any total size pass through.
 """
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -221,7 +222,7 @@ def audio_seconds(utterance: Utterance) -> Seconds:
     if not isinstance(utterance.audio, Path):
         return len(utterance.audio) / (utterance.sampling_rate or SAMPLE_RATE_HZ)
     try:
-        header = soundfile.info(str(utterance.audio))
+        header = soundfile.info(os.fsencode(utterance.audio))
     except soundfile.LibsndfileError as error:
         raise AudioError(f"{utterance.place}: {utterance.audio.name} cannot be read as audio ({error}).") from error
     return float(header.frames / header.samplerate)

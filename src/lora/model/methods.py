@@ -49,6 +49,12 @@ class Adaptation:
     frozen_encoder_layers: int
     base_weights: dict[str, Tensor]
 
+    def moved_weights(self) -> dict[str, Tensor]:
+        """Return the base weights that the method changed before training, as they are now: PiSSA's remainder."""
+        if self.config.method != "pissa":
+            return {}
+        return {name: layer.get_base_layer().weight for name, layer in self.layers.items()}
+
     def finish(self) -> PeftModel:
         """Return the trained change as a plain PEFT model on the unchanged base, ready for evaluation."""
         if self.config.method not in CONVERTED_METHODS:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lora.decision import interval_points, percent, points
+from lora.escape import printable_lines
 from lora.report.record import DOMAIN_SET, SAMPLES_FILE, Kind, load_samples, samples_interval
 from lora.report.tables import escape, inline_code, number, table
 from lora.units import JsonObject
@@ -53,7 +54,7 @@ def render_ablation(rows: Sequence[tuple[str, ...]], missing: Sequence[str]) -> 
     lines = [table(HEADER, rows, left=2)] if rows else ["No run of this ablation was done yet."]
     if missing and rows:
         lines.append(f"Not run yet: {', '.join(map(escape, missing))}.")
-    return "\n\n".join(lines)
+    return printable_lines("\n\n".join(lines))
 
 
 def _differences(base: JsonObject, record: JsonObject) -> list[str]:

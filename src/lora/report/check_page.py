@@ -9,6 +9,7 @@ from typing import Any
 from lora.data.audio import encode_flac
 from lora.data.check.doctor import Check
 from lora.data.findings import Finding, count_severities
+from lora.escape import printable, printable_lines
 from lora.evaluation.wer import align_words, normalize_text
 from lora.report.tables import escape, table
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Seconds, Wave
@@ -55,9 +56,9 @@ def terminal_lines(check: Check) -> list[str]:
     """Return what a terminal shows: two lines a finding, and the verdict."""
     lines: list[str] = []
     for finding in check.findings:
-        lines.append(f"{finding.severity:<7} {finding.code}  {finding.manifest}: {_one_line(finding.message)}")
+        lines.append(f"{finding.severity:<7} {finding.code}  {finding.manifest}: {finding.message}")
         lines.append(f"        {finding.advice}")
-    return [*lines, summary_line(check)]
+    return [*map(printable, lines), summary_line(check)]
 
 
 def check_markdown(check: Check, suspects: Iterable[JsonObject] = (), notes: Sequence[str] = ()) -> str:
@@ -82,7 +83,7 @@ def check_markdown(check: Check, suspects: Iterable[JsonObject] = (), notes: Seq
     if rows := list(suspects)[:MAX_MARKDOWN_SUSPECTS]:
         parts.append("## Likely mislabelled first")
         parts.append(table(["Utterance", "Text", "Model", "WER", "Loss a token"], map(_suspect_cells, rows), left=3))
-    return "\n\n".join(parts) + "\n"
+    return printable_lines("\n\n".join(parts) + "\n")
 
 
 def check_json(
@@ -111,7 +112,7 @@ def check_html(title: str, rows: Sequence[PlayableRow], note: str) -> str:
     All texts are escaped; the policy in the head allows nothing but the page's own audio and style.
     """
     body = "\n".join(_html_row(number, row) for number, row in enumerate(rows, start=1))
-    return _PAGE.format(title=html.escape(title), note=html.escape(note), body=body)
+    return printable_lines(_PAGE.format(title=html.escape(title), note=html.escape(note), body=body))
 
 
 def _cells(finding: Finding) -> list[str]:
@@ -166,11 +167,6 @@ def _mark(ref: str, hyp: str) -> str:
         else:
             marked.append(f"<mark>{html.escape(str(hyp_word))}</mark>")
     return " ".join(marked) or "<i>(nothing)</i>"
-
-
-def _one_line(text: str) -> str:
-    """Return `text` without characters that could move a terminal's cursor."""
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 _PAGE = """<!doctype html>

@@ -1,9 +1,11 @@
 """The diagnostics tables as Markdown."""
 
+import re
 from collections.abc import Sequence
 
 from lora.data.diagnostics import DurationProfile, SplitSummary, Sufficiency
 from lora.decision import Headroom
+from lora.escape import printable_lines
 
 
 def duration_table(profiles: Sequence[DurationProfile]) -> str:
@@ -38,18 +40,18 @@ def diagnostics_page(
 ) -> str:
     """Return the whole report."""
     parts = ["# Manifest diagnostics", "## Durations", duration_table(profiles), "## Split", split_table(splits)]
-    parts.append("\n".join(f"- {_cell(one.manifest)}: {one.reason}" for one in splits))
+    parts.append("\n".join(f"- {_cell(one.manifest)}: {_cell(one.reason)}" for one in splits))
     if sufficiency:
-        lines = [f"- {_cell(one.manifest)}: {one.message}" for one in sufficiency]
+        lines = [f"- {_cell(one.manifest)}: {_cell(one.message)}" for one in sufficiency]
         parts += ["## Enough data?", "\n".join(lines)]
     if headroom:
-        lines = [f"- {_cell(path)}: {one.message}" for path, one in headroom.items()]
+        lines = [f"- {_cell(path)}: {_cell(one.message)}" for path, one in headroom.items()]
         parts += ["## Headroom", "\n".join(lines)]
-    return "\n\n".join(parts) + "\n"
+    return printable_lines("\n\n".join(parts) + "\n")
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return re.sub(r"([|`<\[])", r"\\\1", " ".join(text.split()))
 
 
 def _plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

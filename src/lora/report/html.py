@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from lora.escape import printable_lines
 from lora.evaluation.wer import align_words, normalize_text
 from lora.outputs import write_output
 from lora.report.clips import MAX_AUDIO_BYTES, MAX_PLAYERS, Clips, collect_clips
@@ -58,14 +59,25 @@ def write_html_report(run_dir: Path) -> Path:
     }
     page = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _asset("page.html"))
     path = run_dir / HTML_FILE
-    write_output(path, page, root=run_dir)
+    write_output(path, printable_lines(page), root=run_dir)
     return path
 
 
 def script_json(value: Any) -> str:
-    """Return JSON that cannot end the script element it stands in, whatever a transcript says."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    """Return JSON that cannot end the script element it stands in, whatever a transcript says.
+
+    Control characters in it are escaped as a reader will see them: the page puts these texts on the screen.
+    """
+    text = json.dumps(_shown(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable_lines(value)
+    if isinstance(value, dict):
+        return {_shown(key): _shown(item) for key, item in value.items()}
+    return [_shown(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _asset(name: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lora.decision import interval_points, percent, points
+from lora.escape import printable_lines
 from lora.outputs import write_output
 from lora.report.gains import GAIN_NOTE, LOOP_NOTE, breakdown_of, kind_rows
 from lora.report.plots import plot_changes, plot_training
@@ -57,7 +58,7 @@ def write_report(run_dir: Path) -> Path:
         _provenance(record.metrics),
     ]
     path = run_dir / REPORT_FILE
-    write_output(path, "\n\n".join(sections) + "\n", root=run_dir)
+    write_output(path, printable_lines("\n\n".join(sections) + "\n"), root=run_dir)
     return path
 
 

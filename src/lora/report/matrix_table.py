@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lora.decision import interval_points, percent, points
+from lora.escape import printable_lines
 from lora.hypotheses import Hypothesis, RuleResult, judge_hypothesis
 from lora.report.tables import escape, inline_code, number, table
 from lora.units import JsonObject
@@ -77,12 +78,12 @@ def render_matrix(rows: Sequence[tuple[str, ...]], missing: Sequence[str]) -> st
     lines = [table(HEADER, rows, left=len(HEADER))] if rows else ["No run of this matrix was done yet."]
     if missing and rows:
         lines.append(f"Not run yet: {', '.join(map(escape, missing))}.")
-    return "\n\n".join(lines)
+    return printable_lines("\n\n".join(lines))
 
 
 def render_hypotheses(hypotheses: Sequence[Hypothesis], results: Mapping[str, Sequence[RuleResult]]) -> str:
     """Return each hypothesis with its outcome; `results` has the results of each one's rules, by id."""
-    return "\n\n".join(_render_hypothesis(item, results[item.id]) for item in hypotheses)
+    return printable_lines("\n\n".join(_render_hypothesis(item, results[item.id]) for item in hypotheses))
 
 
 def _render_hypothesis(item: Hypothesis, results: Sequence[RuleResult]) -> str:

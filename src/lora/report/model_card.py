@@ -1,12 +1,14 @@
 """The model card (`README.md`) of an adapter: what it is, what it was measured to do, what it must not be used for."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lora.decision import interval_points, percent, points
-from lora.files import write_text
+from lora.escape import printable, printable_lines
+from lora.outputs import write_output
 from lora.report.tables import escape, inline_code, number, table
 from lora.units import JsonObject
 
@@ -25,7 +27,7 @@ def write_model_card(adapter_dir: Path, metrics: JsonObject) -> Path:
         The path of the card.
     """
     path = adapter_dir / CARD_FILE
-    write_text(path, f"---\n{_header(metrics)}\n---\n\n{_body(metrics)}\n")
+    write_output(path, printable_lines(f"---\n{_header(metrics)}\n---\n\n{_body(metrics)}\n"), root=adapter_dir.parent)
     return path
 
 
@@ -158,9 +160,10 @@ def _loading(metrics: JsonObject) -> str:
     model_class = f"Moonshine{kind}ForConditionalGeneration"
     base = base_name(metrics)
     folder = base if _is_hub_id(base) else "path/to/base"
+    quoted = shlex.quote(printable(base).replace("`", "'"))
     return (
         "## How to load\n\n"
-        f"```bash\nmoonshine-lora transcribe talk.wav --model-id {base} --adapter-dir lora_adapter\n```\n\n"
+        f"```bash\nmoonshine-lora transcribe talk.wav --model-id {quoted} --adapter-dir lora_adapter\n```\n\n"
         "This refuses another base (by hash) and applies the preprocessing and decode limits of "
         "`moonshine_lora.json`. Plain PEFT loads the same weights:\n\n"
         f"```python\nfrom peft import PeftModel\nfrom transformers import {model_class}\n\n"

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from lora.escape import printable
 from lora.report.record import DOMAIN_SET, RunRecord, Sample
 from lora.units import JsonObject
 
@@ -125,7 +126,7 @@ def _draw_changes(axis: Axes, title: str, samples: Sequence[Sample]) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axis.set_xlabel(f"utterances: {better} better, {len(changes) - better - worse} same, {worse} worse")
-    axis.set_title(title)
+    axis.set_title(printable(title), parse_math=False)
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:

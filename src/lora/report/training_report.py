@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora.decision import interval_points, percent, points
 from lora.errors import InputError
+from lora.escape import printable_lines
 from lora.report.document import read_document, replace_section, write_document
 from lora.report.record import RunRecord, load_record
 from lora.report.tables import code_block, escape, inline_code, number, table
@@ -75,7 +76,7 @@ def _section(record: RunRecord, notes: str) -> str:
     metrics = record.metrics
     command = metrics["command"] if isinstance(metrics["command"], str) else shlex.join(metrics["command"])
     reasons = "\n".join(f"- {escape(reason)}" for reason in metrics["verdict"]["reasons"])
-    return "\n\n".join(
+    said = "\n\n".join(
         [
             f"### {escape(metrics['run_id'])}: {_headline(metrics)}",
             code_block(relative_command(command, Path.cwd()), "sh"),
@@ -87,9 +88,10 @@ def _section(record: RunRecord, notes: str) -> str:
             _training(metrics),
             f"Verdict: **{escape(metrics['verdict']['decision'])}**.\n\n{reasons}",
             "What was tried and did not help:",
-            f"<!-- notes {_note_key(str(metrics['run_id']))} -->\n{notes}<!-- /notes -->",
+            f"<!-- notes {_note_key(str(metrics['run_id']))} -->\n",
         ]
     )
+    return f"{printable_lines(said)}{notes}<!-- /notes -->"
 
 
 def _headline(metrics: JsonObject) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora.config import ExperimentConfig
-from lora.files import read_json, staged_directory, write_jsonl
+from lora.files import read_json, write_jsonl
 from lora.runners.output import RUN_MARK
 from lora.units import JsonObject
 
@@ -40,22 +40,25 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
         CheckFailed: as `run_experiment`.
     """
     from lora.export.average import average_adapters
+    from lora.outputs import output_folder
     from lora.runners import outcome, output, stages
 
     config.check()
     output.check_output(config)
-    start = stages.start(config)
+    start = stages.start(output.plain(config))
     run, data, baseline = start.run, start.data, start.baseline
     records = [read_json(folder / RUN_MARK) for folder in folders.values()]
-    with output.staged_output(config) as folder:
-        with staged_directory(folder / ADAPTER_FOLDER) as stage:
-            average_adapters([part / ADAPTER_FOLDER for part in folders.values()], stage)
+    results = config.output_dir
+    with output_folder(results, kind=output.RUN_KIND, overwrite=config.overwrite) as folder:
+        (folder / ADAPTER_FOLDER).mkdir()
+        average_adapters([part / ADAPTER_FOLDER for part in folders.values()], folder / ADAPTER_FOLDER)
         run.bundle.processor.save_pretrained(folder / "processor")
-        tuned = stages.score_tuned(run, data, baseline, folder)
-        training = _add_up(records, parts_of(folders), float(tuned.efficacy["delta_norm"]))
         write_jsonl(folder / "history.jsonl", [{"step": 0, "average_of": list(folders)}])
-        metrics = outcome.conclude(run, data, baseline, start.alignment, training, tuned, folder)
-    outcome.announce(run, metrics)
+    tuned = stages.score_tuned(run, data, baseline, results)
+    training = _add_up(records, parts_of(folders), float(tuned.efficacy["delta_norm"]))
+    metrics = outcome.conclude(run, data, baseline, start.alignment, training, tuned, results)
+    outcome.announce(results, metrics)
+    outcome.require_passed(metrics)
     return metrics
 
 
@@ -73,8 +76,10 @@ def _add_up(records: Sequence[JsonObject], parts: list[JsonObject], norm: float)
         final_loss=total("final_loss") / len(records),
         best_step=int(total("best_step")),
         stopped_by="average",
+        seconds=total("seconds"),
+        cpu_seconds=total("cpu_seconds"),
     )
     rank = sum(record["adapter"]["rank"] for record in records)
     # The parts' strengths are in their weights; the average is used as it is.
     changed = {"rank": rank, "alpha": float(rank), "delta_norm": norm, "strength": 1.0, "average_of": parts}
-    return Training(result, total("seconds"), total("cpu_seconds"), records[0]["adapter"] | changed, [])
+    return Training(result, records[0]["adapter"] | changed, [])

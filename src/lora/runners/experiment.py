@@ -4,7 +4,6 @@ Importing this module loads no torch, so that `python -m lora.runners.experiment
 """
 
 import sys
-from collections.abc import Callable
 
 from lora import processes
 from lora.config import ExperimentConfig
@@ -12,20 +11,17 @@ from lora.errors import ConfigError
 from lora.units import JsonObject
 
 
-def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None = None) -> JsonObject:
+def run_experiment(config: ExperimentConfig) -> JsonObject:
     """Run one experiment and return its metrics; several processes run it together (`lora.processes`).
 
-    Everything is read and checked before `config.output_dir` is touched; the folder appears, or is
-    replaced, as a whole when the run has succeeded.
-
-    Args:
-        on_evaluation: told each step's selection score on the development sets (lower is better); what it
-            raises ends the run, which then leaves nothing behind.
+    Everything is read and checked before anything is written. From then on the run is in `OUTPUT_DIR.partial`, and can
+    go on whenever it was stopped; the output folder appears, or is replaced, when the adapter is chosen.
 
     Raises:
         InputError: a manifest, an option, the model or the device is wrong; all faults of a kind at once.
         SetupError: the package of a tracker is missing.
-        CheckFailed: the alignment check did not pass, or a loss was not finite.
+        CheckFailed: the alignment check did not pass, a loss was not finite, or the base model is not itself with the
+            adapter switched off; the last is in the record, too.
     """
     if config.seeds is not None:
         raise ConfigError("run_experiment: got several seeds, expected one. Use lora.runners.seeds.run_seeds.")
@@ -33,26 +29,30 @@ def run_experiment(config: ExperimentConfig, on_evaluation: Callable[[int, float
         raise ConfigError("run_experiment: got dry_run. Use lora.runners.dry_run.estimate_experiment, or --no-dry-run.")
     config.check()
     with processes.one_fate(config.device):
-        return _run(config, on_evaluation)
+        return _run(config)
 
 
-def _run(config: ExperimentConfig, on_evaluation: Callable[[int, float], None] | None) -> JsonObject:
+def _run(config: ExperimentConfig) -> JsonObject:
     from lora.runners import outcome, output, stages, trackers
 
     trackers.check_trackers(config)
+    metrics = processes.from_main(lambda: output.finished_metrics(config))
+    if metrics is None:
+        with output.open_partial(config) as partial:
+            start = stages.start(partial.config)
+            run, data, baseline = start.run, start.data, start.baseline
+            partial.begin(stages.contents_of(run, data))
+            with trackers.track(run, partial.folder) as tracking:
+                training = stages.train(run, data, baseline, partial, tracking)
+                tuned = stages.score_tuned(run, data, baseline, partial.results)
+                metrics = processes.from_main(
+                    lambda: outcome.conclude(run, data, baseline, start.alignment, training, tuned, partial.results)
+                )
+                tracking.log_result(metrics)
+            partial.finish()
     if processes.is_main():
-        output.check_output(config)
-    start = stages.start(config)
-    run, data, baseline = start.run, start.data, start.baseline
-    with output.staged_output(config) as folder, trackers.track(run, folder) as tracking:
-        training = stages.train(run, data, baseline, folder, tracking, on_evaluation)
-        tuned = stages.score_tuned(run, data, baseline, folder)
-        metrics = processes.from_main(
-            lambda: outcome.conclude(run, data, baseline, start.alignment, training, tuned, folder)
-        )
-        tracking.log_result(metrics)
-    if processes.is_main():
-        outcome.announce(run, metrics)
+        outcome.announce(config.output_dir, metrics)
+    outcome.require_passed(metrics)
     return metrics
 
 

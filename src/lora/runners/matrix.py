@@ -9,14 +9,15 @@ from typing import Literal
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError
-from lora.files import read_json, sha256_file, write_json
+from lora.files import read_json, sha256_file
 from lora.hypotheses import Hypothesis, check_rule
+from lora.outputs import write_output_json
 from lora.report.ablation_table import ablation_rows, render_ablation
 from lora.report.document import read_document, replace_section, write_document
 from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix
 from lora.runners.averaged import parts_of, run_average
 from lora.runners.experiment import run_experiment
-from lora.runners.output import RUN_MARK
+from lora.runners.output import RUN_MARK, differences, partial_folder
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift, used_by
 from lora.runners.progress import console
 from lora.runners.provenance import command_of, config_values
@@ -130,7 +131,7 @@ def run_matrix(
             if plan.average_of:
                 average(plan.config, matrix.parts_of(plan))
             else:
-                run(plan.config)
+                run(dataclasses.replace(plan.config, resume=True))
         except CheckFailed as error:
             if plan.expect == "check_failed":
                 _record_failure(plan, error)
@@ -153,7 +154,7 @@ def _lacks(plan: RunPlan, there: set[str]) -> str:
 
 
 def _record_failure(plan: RunPlan, error: CheckFailed) -> None:
-    write_json(
+    write_output_json(
         plan.config.output_dir / FAILURE_MARK,
         {
             "schema_version": 1,
@@ -193,6 +194,8 @@ def read_records(matrix: Matrix, runs: Sequence[RunPlan]) -> dict[str, JsonObjec
 
 
 def _read_record(folder: Path) -> JsonObject | None:
+    if partial_folder(folder).exists():  # it is unfinished, and goes on
+        return None
     if (folder / RUN_MARK).exists():
         return {"status": "done", **read_json(folder / RUN_MARK)}
     if (folder / FAILURE_MARK).exists():
@@ -202,29 +205,13 @@ def _read_record(folder: Path) -> JsonObject | None:
 
 
 def _differences(plan: RunPlan, record: JsonObject, parts: Mapping[str, Path]) -> list[str]:
-    wanted, found = config_values(plan.config), _up_to_date(record["config"])
-    keys = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
-    different = [f"{key} was {found.get(key)!r}, wanted {wanted.get(key)!r}" for key in keys]
+    different = differences(plan.config, record["config"])
     for path, sha256 in _recorded_manifests(record).items():
         if Path(path).exists() and sha256_file(Path(path)) != sha256:
             different.append(f"{path} has changed since")
     if plan.average_of and record["status"] == "done" and record["adapter"].get("average_of") != parts_of(parts):
         different.append(f"it is not the average of what is in {', '.join(map(str, parts.values()))}")
     return different
-
-
-def _up_to_date(config: JsonObject) -> JsonObject:
-    """Return a record's options in the form of today: a new option had its default, a list was one value."""
-    values = dict(config)
-    if "augment_replay" not in values:
-        values["augment_replay"] = bool(values.get("augment"))  # there was no choice, and replay was changed too
-    for option in dataclasses.fields(ExperimentConfig):
-        if option.name not in values:
-            factory = option.default_factory
-            values[option.name] = option.default if factory is dataclasses.MISSING else factory()
-        elif option.metadata["allow_single"] and not isinstance(values[option.name], list):
-            values[option.name] = [values[option.name]]
-    return values
 
 
 def _recorded_manifests(record: JsonObject) -> dict[str, str]:

@@ -10,16 +10,19 @@ import yaml
 
 from lora import processes
 from lora.data.manifest import Manifest
-from lora.decision import DecisionRule, SetComparison, assess_headroom, compare_set, decide
+from lora.decision import DecisionRule, SetComparison, Verdict, assess_headroom, compare_set, decide
+from lora.errors import CheckFailed
 from lora.evaluation.breakdown import break_down
 from lora.evaluation.intervals import PairedDifference, minimum_detectable_difference, paired_bootstrap
 from lora.evaluation.score import SetScore, pair_utterances
 from lora.evaluation.wer import TEXT_STYLES
-from lora.files import write_json, write_jsonl, write_text
+from lora.files import to_json
+from lora.outputs import write_output, write_output_json
 from lora.report.html import write_html_report
 from lora.report.markdown import write_report
 from lora.report.model_card import write_model_card
 from lora.runners.inputs import Run, RunData
+from lora.runners.output import CONFIG_FILE, RUN_MARK
 from lora.runners.provenance import command_of, config_values, git_commit, package_versions
 from lora.runners.stages import Training, Tuned
 from lora.training.alignment import AlignmentCheck
@@ -65,11 +68,16 @@ def judge(
         comparisons.append(comparison)
         described.append(_describe(comparison, difference, before, after, evaluation_set.speakers))
     verdict = decide(comparisons[0], comparisons[1:], rule, outputs_changed=tuned.efficacy["outputs_changed"])
+    if tuned.fault:
+        verdict = Verdict("reject", [f"A check did not pass: {tuned.fault}.", *verdict.reasons])
     budgets = rule.budgets_of(len(data.guardrails))
     before, after = baseline["domain"], tuned.scores["domain"]
     result = training.result
     return {
         "schema_version": 1,
+        "status": "check_failed" if tuned.fault else "done",
+        "message": tuned.fault,
+        "problems": list(tuned.problems),
         "run_id": config.output_dir.name,
         "command": command_of("experiment", config),
         "config": config_values(config),
@@ -106,8 +114,9 @@ def judge(
         "efficacy": tuned.efficacy,
         "train": {
             "steps": result.steps,
-            "seconds": round(training.seconds, 3),
-            "cpu_seconds": round(training.cpu_seconds, 3),
+            "seconds": round(result.seconds, 3),
+            "cpu_seconds": round(result.cpu_seconds, 3),
+            "checkpoint_seconds": round(result.checkpoint_seconds, 3),
             "audio_seconds": result.audio_seconds,
             "first_loss": result.first_loss,
             "final_loss": result.final_loss,
@@ -179,19 +188,30 @@ def write_results(
                     "tuned_loss": new.loss / new.num_tokens,
                 }
             )
-    write_jsonl(folder / "samples.jsonl", rows)
-    write_json(folder / "experiment_metrics.json", metrics)
-    write_text(folder / "config.yaml", yaml.safe_dump(config_values(run.config), sort_keys=False))
+    lines = "".join(to_json(row, indent=None) + "\n" for row in rows)
+    write_output(folder / "samples.jsonl", lines, root=folder)
+    write_output(folder / CONFIG_FILE, yaml.safe_dump(config_values(run.config), sort_keys=False), root=folder)
+    write_output_json(folder / RUN_MARK, metrics, root=folder)
     write_report(folder)
     write_html_report(folder)
     write_model_card(folder / "lora_adapter", metrics)
 
 
-def announce(run: Run, metrics: JsonObject) -> None:
+def announce(folder: Path, metrics: JsonObject) -> None:
     """Print the verdict and where the artifacts are, last."""
-    folder, verdict = run.config.output_dir, metrics["verdict"]
+    verdict = metrics["verdict"]
     print(f"verdict: {verdict['decision']}")
     for reason in verdict["reasons"]:
         print(f"  - {reason}")
     for name in ("lora_adapter", "processor", "experiment_metrics.json", "samples.jsonl", "report.md", "report.html"):
         print(f"{folder / name}")
+
+
+def require_passed(metrics: JsonObject) -> None:
+    """Let a run end as its record says.
+
+    Raises:
+        CheckFailed: a check of the run did not pass.
+    """
+    if metrics.get("status", "done") == "check_failed":
+        raise CheckFailed(metrics["message"], metrics["problems"])

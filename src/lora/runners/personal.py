@@ -61,7 +61,9 @@ class PersonalOptions:
         help="one speaker's recordings: audio files with a .txt of the same name each, or metadata.csv or .jsonl; or "
         "a folder with manifest.jsonl; or a data folder of the voice app",
     )
-    output_dir: Path = option(help="where artifacts, metrics and report go; replaced as a whole when the run succeeds")
+    output_dir: Path = option(
+        help="where artifacts, metrics and report go; an earlier run there is replaced when the adapter is chosen"
+    )
     data_dir: Path | None = option(None, help="where the manifests go; OUTPUT_DIR-data unless given")
     model_id: str = option(DIGITS_MODEL, help="hub id, local folder or builtin:digits")
     test_manifest: Path | None = option(
@@ -83,6 +85,9 @@ class PersonalOptions:
     replay: bool = option(True, help="mix replay in; without it nothing but the strength guards what the model had")
     recipe: Path | None = option(None, help="YAML file of training options of `experiment` that win over the recipe")
     seed: int = option(42, help="seed of what is held out and of the training")
+    resume: bool = option(False, help="go on where the same command was stopped")
+    restart: bool = option(False, help="discard the unfinished training in OUTPUT_DIR.partial and train anew")
+    overwrite: bool = option(False, help="keep files of yours in the output folder beside the new ones")
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,9 @@ def plan_experiment(
         "guardrail_validation_manifest": guards.development,
         "replay_manifest": guards.replay,
         "seed": options.seed,
+        "resume": options.resume,
+        "restart": options.restart,
+        "overwrite": options.overwrite,
     }
     taken = [name for name in overrides if name in {*decided, "seeds"}]
     if taken:

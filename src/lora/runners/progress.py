@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lora import processes
+from lora.console import PlainConsole
+from lora.escape import printable
 
 PROGRESS_VARIABLE = "MOONSHINE_LORA_PROGRESS"
 """Environment variable; `json` asks for one JSON object a line: stage, done, total, detail."""
 
-console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True, quiet=not processes.is_main())
+console = PlainConsole(quiet=not processes.is_main())
 
 
 class Report(Protocol):
@@ -42,10 +43,10 @@ def progress_bar(title: str, total: int | None) -> Iterator[Report]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total)
+        task = progress.add_task(printable(title), total=total)
 
         def report(count: int, description: str = "") -> None:
-            progress.update(task, advance=count, description=description or title)
+            progress.update(task, advance=count, description=printable(description or title))
 
         yield report
 

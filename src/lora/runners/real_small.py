@@ -22,6 +22,8 @@ class RealSmallOptions:
     max_steps: int = option(60, help="optimizer steps")
     seed: int = option(42, help="seed of data and training")
     device: DeviceName = option("auto", help="auto takes CUDA, then MPS, then the CPU")
+    resume: bool = option(False, help="go on where the same command was stopped")
+    restart: bool = option(False, help="discard the unfinished training and train anew")
 
 
 def run_real_small(options: RealSmallOptions) -> JsonObject:
@@ -66,6 +68,8 @@ def run_real_small(options: RealSmallOptions) -> JsonObject:
             eval_interval=max(options.max_steps // 2, 1),
             seed=options.seed,
             device=options.device,
+            resume=options.resume,
+            restart=options.restart,
         )
     )
     write_json(options.output_dir / "real_metrics.json", metrics)

@@ -5,15 +5,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+
 from lora import processes
 from lora.config import ExperimentConfig
 from lora.decision import SetComparison, Verdict, interval_points, percent, points
 from lora.decision_seeds import SeedOutcome, decide_over_seeds, domain_spread, guardrail_spreads
 from lora.errors import ConfigError
-from lora.files import write_json, write_text
+from lora.escape import printable_lines
+from lora.outputs import check_file, write_output, write_output_json
 from lora.report.tables import escape, table
 from lora.runners.experiment import run_experiment
-from lora.runners.output import RUN_MARK
+from lora.runners.output import CONFIG_FILE, RUN_MARK, check_output, plain
 from lora.runners.provenance import command_of, config_values
 from lora.units import JsonObject
 
@@ -23,7 +26,8 @@ RECORD, SUMMARY = "seeds.json", "seeds.md"
 def run_seeds(config: ExperimentConfig, run: Callable[[ExperimentConfig], JsonObject] = run_experiment) -> JsonObject:
     """Run the whole experiment once per seed into `output_dir/seed-N` and decide over all.
 
-    The baselines come from one content cache, so they are measured with the first seed only.
+    The baselines come from one content cache, so they are measured with the first seed only. Where the
+    configuration says `resume`, seeds that are finished are not run again.
     `seeds.json` and `seeds.md` appear when the last seed has finished.
 
     Args:
@@ -41,13 +45,17 @@ def run_seeds(config: ExperimentConfig, run: Callable[[ExperimentConfig], JsonOb
         raise ConfigError(f"{folder}: holds a single run. Choose another --output-dir for several seeds.")
     with processes.one_fate(config.device):
         if processes.is_main():
+            for seed in config.seeds:
+                check_output(config_of_seed(config, seed))
             for name in (RECORD, SUMMARY):
+                check_file(folder / name)
                 (folder / name).unlink(missing_ok=True)
+            write_output(folder / CONFIG_FILE, yaml.safe_dump(config_values(plain(config)), sort_keys=False))
         metrics = [run(config_of_seed(config, seed)) for seed in config.seeds]
         record = summarise(config, metrics)
         if processes.is_main():
-            write_json(folder / RECORD, record)
-            write_text(folder / SUMMARY, render(record))
+            write_output_json(folder / RECORD, record)
+            write_output(folder / SUMMARY, render(record))
             announce(folder, record)
     return record
 
@@ -80,8 +88,8 @@ def summarise(config: ExperimentConfig, metrics: Sequence[JsonObject]) -> JsonOb
     return {
         "schema_version": 1,
         "run_id": config.output_dir.name,
-        "command": command_of("experiment", config),
-        "config": config_values(config),
+        "command": command_of("experiment", plain(config)),
+        "config": config_values(plain(config)),
         "seeds": [
             {
                 "seed": outcome.seed,
@@ -120,7 +128,7 @@ def render(record: JsonObject) -> str:
         for name, found in spreads.items()
     ]
     lines += [table(("Change over seeds, points", "Mean", "Smallest", "Largest"), over), ""]
-    return "\n".join(lines)
+    return printable_lines("\n".join(lines))
 
 
 def announce(folder: Path, record: JsonObject) -> None:

@@ -1,9 +1,8 @@
 """The measuring and training stages of an experiment, in their order; `experiment.py` is the table of contents."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -16,10 +15,10 @@ from lora.data.audio import prepare_wave
 from lora.data.transforms.pipeline import Augmenter
 from lora.decision import DecisionRule, assess_headroom, percent
 from lora.decoding import Recognizer
-from lora.errors import CheckFailed, ConfigError
+from lora.errors import ConfigError
 from lora.evaluation.intervals import minimum_detectable_difference
 from lora.evaluation.score import SetScore, UtteranceScore, score_baseline, score_set
-from lora.files import write_jsonl
+from lora.files import sha256_bytes, sha256_file, to_json, write_bytes, write_jsonl
 from lora.model.adapters import (
     AdapterConfig,
     adapted_layers,
@@ -33,9 +32,11 @@ from lora.model.adapters import (
 )
 from lora.model.load import load_bundle
 from lora.model.methods import Adaptation, start_adaptation
-from lora.runners import inputs
+from lora.outputs import output_folder
+from lora.runners import inputs, output
 from lora.runners.features import open_encoder_cache
 from lora.runners.inputs import Run, RunData
+from lora.runners.output import Partial
 from lora.runners.pace import FirstSteps
 from lora.runners.progress import console, progress_bar
 from lora.runners.trackers import Tracking
@@ -57,21 +58,21 @@ OnEvaluation = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Training:
-    """Outcome of the training stage; `cpu_seconds` are those of all threads together."""
+    """Outcome of the training stage."""
 
     result: TrainingResult
-    seconds: float
-    cpu_seconds: float
     adapter: JsonObject
     strength_curve: list[JsonObject]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Scores with the saved adapter, read back from disk."""
+    """Scores with the saved adapter, read back from disk; `fault` says which check did not pass, `problems` where."""
 
     scores: dict[str, SetScore]
     efficacy: JsonObject
+    fault: str = ""
+    problems: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -132,15 +133,67 @@ def check_objective(run: Run, data: RunData, baseline: dict[str, SetScore]) -> A
     return check
 
 
+def contents_of(run: Run, data: RunData) -> JsonObject:
+    """Return the hash of everything that the training reads, by name; `None` where some audio was not read yet."""
+    contents: JsonObject = {str(path): sha256_file(path) for path in output.inputs_of(run.config) if path.is_file()}
+    contents["the base model"] = run.bundle.sha256
+    for kind, examples in (("training", data.training.domain), ("replay", data.training.replay)):
+        heard = [example.known_sha256 for example in examples]
+        texts = [[example.id, *example.token_ids] for example in examples]
+        contents[f"{kind} texts"] = sha256_bytes(to_json(texts).encode())
+        contents[f"{kind} audio"] = None if None in heard else sha256_bytes(to_json(heard).encode())
+    return contents
+
+
 def train(
     run: Run,
     data: RunData,
     baseline: dict[str, SetScore],
-    folder: Path,
+    partial: Partial,
+    tracking: Tracking,
+) -> Training:
+    """Train the adapter, keep its best state, and put `lora_adapter/` and `processor/` into the output folder.
+
+    Where an earlier start came so far, its outcome is returned.
+    """
+    training = processes.from_main(lambda: partial.training)
+    if training is None:
+        model, training, history = train_adapter(run, data, baseline, partial, tracking)
+        if processes.is_main():
+            with output_folder(partial.results, kind=output.RUN_KIND, overwrite=partial.overwrite) as stage:
+                write_adapter(run, model, history, stage)
+        partial.mark("trained", training=training)
+    _share_adapter(partial.results)
+    result = TrainingResult(**training["result"])
+    return Training(result, training["adapter"], training["strength_curve"])
+
+
+def write_adapter(run: Run, model: PeftModel, history: Sequence[JsonObject], folder: Path) -> None:
+    """Write what a run has once its adapter is chosen."""
+    preprocess, decode = run.recognizer.preprocess, run.recognizer.decode
+    save_adapter(model, run.bundle, folder / "lora_adapter", preprocess=preprocess, decode=decode)
+    run.bundle.processor.save_pretrained(folder / "processor")
+    write_jsonl(folder / "history.jsonl", history)
+
+
+def _share_adapter(folder: Path) -> None:
+    """Give every process the adapter that the main one has saved."""
+    adapter = folder / "lora_adapter"
+    files = processes.from_main(lambda: {path.name: path.read_bytes() for path in adapter.iterdir() if path.is_file()})
+    if not processes.is_main():
+        for name, content in files.items():
+            write_bytes(adapter / name, content)
+
+
+def train_adapter(
+    run: Run,
+    data: RunData,
+    baseline: dict[str, SetScore],
+    partial: Partial,
     tracking: Tracking,
     on_evaluation: OnEvaluation | None = None,
-) -> Training:
-    """Train the adapter, keep its best state, write `lora_adapter/`, `processor/` and `history.jsonl`."""
+) -> tuple[PeftModel, JsonObject, list[JsonObject]]:
+    """Train, and choose the strength; return the model, the outcome as `Training` and the history."""
     config, bundle = run.config, run.bundle
     adapter = adapter_of(config)
     set_seed(config.seed)
@@ -149,45 +202,46 @@ def train(
     num_trainable = trainable_parameters(adaptation.module)
     trainer = build_trainer(run, tracking.accelerator, adaptation, training_data)
     pace = FirstSteps(run, data, console.print)
-    history: list[JsonObject] = []
-    started, cpu_started = time.monotonic(), time.process_time()
+    shown, told = 0, 0
     with progress_bar("training", config.max_steps) as report:
 
         def record(row: JsonObject) -> None:
-            history.append(row)
+            nonlocal shown
             tracking.log_row(row)
             if "loss" in row:
-                report(1, f"training, loss {row['loss']:.3f}")
+                report(row["step"] - shown, f"training, loss {row['loss']:.3f}")
+                shown = row["step"]
                 pace.step_done()
             if "out_of_memory" in row:
                 parts = row["out_of_memory"]["gradient_accumulation"]
                 console.print(f"  step {row['step']}: out of memory; computed again, and from now on, in {parts} parts")
 
-        def evaluate(step: int) -> Evaluation:
-            evaluation = _evaluate(run, data, baseline, f"step {step}")
+        def tell_scores() -> None:
+            nonlocal told
             if on_evaluation is not None:
-                on_evaluation(step, evaluation.score[0])
-            return evaluation
+                for step, score in trainer.result.scores[told:]:
+                    on_evaluation(step, score[0])
+            told = len(trainer.result.scores)
+
+        def evaluate(step: int) -> Evaluation:
+            tell_scores()
+            return _evaluate(run, data, baseline, f"step {step}")
 
         cache = trainer.encoder_cache
         with closing(cache) if cache is not None else nullcontext():
-            result = trainer.train(training_data, evaluate, record)
-    seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu_started
+            result = trainer.train(training_data, evaluate, record, partial.checkpoints)
+        tell_scores()
     model = adaptation.finish()
     curve = _choose_strength(run, data, baseline, model)
     tracking.log_strengths(curve, result.steps)
-    save_adapter(
-        model, bundle, folder / "lora_adapter", preprocess=run.recognizer.preprocess, decode=run.recognizer.decode
-    )
-    bundle.processor.save_pretrained(folder / "processor")
-    write_jsonl(folder / "history.jsonl", history)
     described = asdict(adapter) | {
         "target_modules": sorted(adapted_layers(model)),
         "trainable_parameters": num_trainable,
         "delta_norm": delta_norm(model),
         "strength": strength_of(model),
     }
-    return Training(result, seconds, cpu_seconds, described, curve)
+    kept = asdict(replace(result, history=[], scores=[]))
+    return model, {"result": kept, "adapter": described, "strength_curve": curve}, result.history
 
 
 def build_trainer(run: Run, accelerator: Accelerator, adaptation: Adaptation, training: TrainingData) -> Trainer:
@@ -308,14 +362,9 @@ def _evaluate(run: Run, data: RunData, baseline: dict[str, SetScore], label: str
 
 
 def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: Path) -> Tuned:
-    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets.
-
-    Raises:
-        CheckFailed: with the adapter switched off the texts are not the baseline's.
-    """
+    """Load the saved adapter onto a fresh base model, as a user would, and score the reported sets."""
     bundle = load_bundle(run.config.model_id, run.bundle.device)
     model, record = load_adapter(bundle, folder / "lora_adapter")
-    processes.require_equal("the saved adapters", (record.adapter_sha256, record.config_sha256))
     recognizer = Recognizer(bundle, record.preprocess, record.decode, batch_seconds=run.config.eval_batch_seconds)
     scores = {}
     for evaluation_set in data.reported:
@@ -327,26 +376,26 @@ def score_tuned(run: Run, data: RunData, baseline: dict[str, SetScore], folder: 
     few = data.domain.examples[:8]
     with adapter_off(model):
         texts = [transcript.text for transcript in recognizer.transcribe([example.wave for example in few])]
-    require_restored(before[: len(few)], texts)
-    efficacy = {"delta_norm": delta_norm(model), "outputs_changed": changed, "switched_off_equals_baseline": True}
-    return Tuned(scores, efficacy)
+    problems = not_restored(before[: len(few)], texts)
+    efficacy = {
+        "delta_norm": delta_norm(model),
+        "outputs_changed": changed,
+        "switched_off_equals_baseline": not problems,
+    }
+    return Tuned(scores, efficacy, NOT_RESTORED if problems else "", problems)
 
 
-def require_restored(baseline: Sequence[UtteranceScore], texts: Sequence[str]) -> None:
-    """Refuse a result whose baseline is not what the model says with the adapter switched off.
+NOT_RESTORED = (
+    "with the adapter switched off the model does not give the baseline's texts, so the comparison is tainted: the "
+    "base weights are not those that were measured, or the baseline cache is stale. Remove the cache (--cache-dir) and "
+    "run again with --restart"
+)
 
-    Raises:
-        CheckFailed: every utterance whose text differs.
-    """
-    problems = [
+
+def not_restored(baseline: Sequence[UtteranceScore], texts: Sequence[str]) -> list[str]:
+    """Return every utterance for which the model does not say, with the adapter off, what the baseline is."""
+    return [
         f"{score.id}: baseline {score.hypothesis!r}, adapter switched off {text!r}"
         for score, text in zip(baseline, texts, strict=True)
         if score.hypothesis != text
     ]
-    if problems:
-        raise CheckFailed(
-            "with the adapter switched off the model does not give the baseline's texts, so the comparison would be "
-            "tainted: the base weights are not those that were measured, or the baseline cache is stale. Remove the "
-            "cache (--cache-dir) and run again",
-            problems,
-        )

@@ -7,7 +7,6 @@ one would have drawn: a trial that did not finish gives its slot back.
 
 import dataclasses
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed
-from lora.files import to_json, write_json, write_text
+from lora.escape import printable_lines
+from lora.files import to_json
+from lora.outputs import write_output, write_output_json
 from lora.report.tables import escape, number, table
 from lora.runners import study as studies
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift
@@ -89,7 +90,9 @@ class SweepPlan:
 
 
 def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation) -> float:
-    """Train as an experiment does and return the kept state's selection score; nothing is kept.
+    """Train as an experiment does and return the kept state's selection score; nothing of a finished trial is kept.
+
+    A trial that was stopped goes on from its last training state when the sweep has come to it again.
 
     The reported sets are read, so that leaks are refused, and their baselines are measured (once: they are
     cached), but the trained model never sees them.
@@ -97,22 +100,27 @@ def select_on_development(config: ExperimentConfig, on_evaluation: OnEvaluation)
     Raises:
         InputError, CheckFailed: as `run_experiment`.
     """
-    from lora.runners import stages, trackers
+    from lora.runners import output, stages, trackers
 
     config.check()
     trackers.check_trackers(config)
-    start = stages.start(config)
     scores: list[float] = []
 
     def record(step: int, score: float) -> None:
         scores.append(score)
         on_evaluation(step, score)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="moonshine-lora-trial-") as folder,
-        trackers.track(start.run, Path(folder)) as tracking,
-    ):
-        stages.train(start.run, start.data, start.baseline, Path(folder), tracking, record)
+    with output.open_partial(output.resumed_or_restarted(config)) as partial:
+        start = stages.start(partial.config)
+        run, data, baseline = start.run, start.data, start.baseline
+        partial.begin(stages.contents_of(run, data))
+        try:
+            with trackers.track(run, partial.folder) as tracking:
+                stages.train_adapter(run, data, baseline, partial, tracking, record)
+        except (CheckFailed, optuna.TrialPruned):
+            partial.discard()
+            raise
+        partial.discard()
     return min(scores)
 
 
@@ -164,7 +172,10 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, slot: int, plan: SweepP
     try:
         values = {name: _suggest(trial, name, part) for name, part in plan.space.items()}
         console.print(f"trial {slot}: {', '.join(f'{name} {value}' for name, value in values.items())}")
-        score = objective(dataclasses.replace(plan.base, **values), on_evaluation)
+        folder = plan.output / f"trial-{slot}"
+        cache_dir = plan.base.cache_dir or plan.base.output_dir.parent / ".cache"
+        config = dataclasses.replace(plan.base, **values, output_dir=folder, cache_dir=cache_dir)
+        score = objective(config, on_evaluation)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except CheckFailed as error:
@@ -192,12 +203,12 @@ def write_results(plan: SweepPlan, study: optuna.Study) -> JsonObject:
     complete = [row for row in rows if row["outcome"] == "complete"]
     best = min(complete, key=lambda row: (row["score"], row["trial"]), default=None)
     record: JsonObject = {"schema_version": 1, "name": plan.name, **plan.identity, "trials": rows, "best": best}
-    write_json(plan.output / "sweep.json", record)
-    write_text(plan.output / "sweep.md", render(record))
+    write_output_json(plan.output / "sweep.json", record)
+    write_output(plan.output / "sweep.md", render(record))
     if best is not None:
         values = config_values(dataclasses.replace(plan.base, **best["options"]))
         head = f"# Trial {best['trial']} of sweep {plan.name}: {best['score']:.4f} on the development sets.\n"
-        write_text(plan.output / "best.yaml", head + yaml.safe_dump(values, sort_keys=False))
+        write_output(plan.output / "best.yaml", head + yaml.safe_dump(values, sort_keys=False))
     return record
 
 
@@ -239,4 +250,6 @@ def render(record: JsonObject) -> str:
         )
         for row in record["trials"]
     ]
-    return "\n".join([*lines, table(("Trial", "Outcome", "Score", "Last step", *map(escape, names)), rows, left=2), ""])
+    return printable_lines(
+        "\n".join([*lines, table(("Trial", "Outcome", "Score", "Last step", *map(escape, names)), rows, left=2), ""])
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lora import processes
 from lora.config import DecodeSettings, DeviceName, PreprocessConfig, option
 from lora.errors import ConfigError, InputError
+from lora.escape import printable
 from lora.outputs import check_file, inputs_of
 from lora.units import JsonObject
 
@@ -231,4 +232,5 @@ def print_texts(document: JsonObject) -> None:
     """Print one line a file: its text alone for one file, with its name for several."""
     rows = document["utterances"]
     for row in rows:
-        sys.stdout.write(f"{row['text']}\n" if len(rows) == 1 else f"{row['id']}\t{row['text']}\n")
+        text = printable(row["text"])
+        sys.stdout.write(f"{text}\n" if len(rows) == 1 else f"{printable(row['id'])}\t{text}\n")

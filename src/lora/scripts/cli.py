@@ -14,19 +14,21 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ActionYesNo, ArgumentError, ArgumentParser
 
-from lora import processes, signals
+from lora import processes, signals, terminal
 from lora.bounded import MAX_YAML_CHARACTERS, parse_yaml
 from lora.errors import ConfigError, LoraError
 from lora.scripts.option_types import as_declared, is_bool, item_type, metavar, replace_item, type_name
 from lora.scripts.repeated import gather_repeated
+from lora.scripts.system_errors import require_current_folder, system_errors
 
 PROGRAM = "moonshine-lora"
-EXIT_SUCCESS, EXIT_USER_INPUT = 0, 2
+EXIT_SUCCESS, EXIT_USER_INPUT, EXIT_OUTPUT_CLOSED = 0, 2, 141
 
 Defaults = Mapping[str, Any]
 
@@ -60,21 +62,27 @@ class Command:
 
 
 def run_command(command: Command, argv: Sequence[str] | None = None) -> int:
-    """Parse `argv`, run the command and return the process's exit code.
+    """Parse `argv`, run the command and return the process's exit code, as `answer` does."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return answer(command.name, lambda: _execute(command, arguments))
+
+
+def answer(name: str, work: Callable[[], int]) -> int:
+    """Do the work of a command and return the process's exit code.
 
     The code is 0 on success, the error's own code for a `LoraError`, 2 for a wrong option, 130, 143 or 129 when
-    ended by Ctrl-C, SIGTERM or SIGHUP. Any other exception is a defect and keeps its traceback.
+    ended by Ctrl-C, SIGTERM or SIGHUP, 1 for what the system refuses, 141 when nobody reads the output any more. Any
+    other exception is a defect and keeps its traceback.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    with signals.handled():
+    with terminal.guarded(), signals.handled():
         try:
-            return _run(command, arguments)
+            return _exit_code(name, work)
         except BaseException as error:
             stop = _as_stop(error)
             if stop is None:
                 raise
             said = f": {stop.message}" if stop.message else ""
-            print(f"{signals.describe(stop.signal)}{said}", file=sys.stderr, flush=True)
+            _say(f"{signals.describe(stop.signal)}{said}")
             return stop.exit_code
 
 
@@ -86,24 +94,41 @@ def _as_stop(error: BaseException) -> signals.Stopped | None:
     return None if number is None else signals.Stopped(number)
 
 
-def _run(command: Command, arguments: Sequence[str]) -> int:
+def _exit_code(name: str, work: Callable[[], int]) -> int:
     try:
-        options = parse_options(command, arguments)
-        if processes.launched() > 1 and not command.several_processes:
-            raise ConfigError(
-                f"{command.name}: {processes.launched()} processes were launched, and it runs in one. Start it without "
-                "`torchrun` or `accelerate launch`; docs/distributed.md says what several devices can share."
-            )
-        code = command.run(options) or EXIT_SUCCESS
-        processes.leave()
-        return code
+        with system_errors(name):
+            code = work()
+            sys.stdout.flush()  # a full disk or a closed pipe shows here at the latest
+            return code
     except SystemExit as stop:  # --help, and nothing else: errors of parsing are LoraErrors
         return stop.code if isinstance(stop.code, int) else EXIT_SUCCESS
+    except terminal.OutputClosedError:
+        return EXIT_OUTPUT_CLOSED
     except LoraError as error:
+        if signals.received():
+            raise
         if processes.prints_errors():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            _say(f"error: {error}")
         processes.leave()
         return error.exit_code
+
+
+def _execute(command: Command, arguments: Sequence[str]) -> int:
+    require_current_folder()
+    options = parse_options(command, arguments)
+    if processes.launched() > 1 and not command.several_processes:
+        raise ConfigError(
+            f"{command.name}: {processes.launched()} processes were launched, and it runs in one. Start it without "
+            "`torchrun` or `accelerate launch`; docs/distributed.md says what several devices can share."
+        )
+    code = command.run(options) or EXIT_SUCCESS
+    processes.leave()
+    return code
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(line, file=sys.stderr, flush=True)
 
 
 def parse_options(command: Command, arguments: Sequence[str]) -> Any:

@@ -29,6 +29,9 @@ class RunOptions:
     config: Path = option(Path("configs/demo.yaml"), help="file with the sections `manifests` and `experiment`")
     seed: int = option(42, help="value of {seed} in the file")
     fsdd: Path = option(Path("../shared/fsdd"), help="value of {fsdd} in the file: the FSDD folder")
+    resume: bool = option(False, help="let the experiment go on where it was stopped; finished manifests stay")
+    restart: bool = option(False, help="discard the experiment's unfinished training and train anew")
+    overwrite: bool = option(False, help="keep files of yours in the output folder beside the new ones")
     dry_run: bool = option(False, help="check everything and print the commands, but run nothing")
 
 
@@ -66,6 +69,8 @@ def plan_stages(options: RunOptions) -> list[Stage]:
     document = _read(options.config)
     problems: list[str] = []
     stages: list[Stage] = []
+    flags = {name: True for name in ("resume", "restart", "overwrite") if getattr(options, name)}
+    document["experiment"] |= flags
     sections = [(f"manifests.{name}", build_manifest.COMMAND, part) for name, part in document["manifests"].items()]
     for name, command, section in [*sections, ("experiment", experiment.COMMAND, document["experiment"])]:
         try:
@@ -150,6 +155,7 @@ COMMAND = Command(
     examples="""
         moonshine-lora run
         moonshine-lora run --config configs/fsdd_accents.yaml --seed 43 --fsdd ../shared/fsdd
+        moonshine-lora run --resume
         moonshine-lora run --config configs/librispeech_tiny.yaml --dry-run
     """,
 )

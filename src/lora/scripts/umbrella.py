@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NamedTuple
 
-from lora.scripts.cli import EXIT_SUCCESS, EXIT_USER_INPUT, PROGRAM
+from lora.errors import ConfigError
+from lora.scripts.cli import EXIT_SUCCESS, EXIT_USER_INPUT, PROGRAM, answer
 
 
 class Entry(NamedTuple):
@@ -49,23 +50,26 @@ COMMANDS: dict[str, Entry] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `moonshine-lora` and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in COMMANDS:
+        return answer(PROGRAM, lambda: _without_command(arguments))
+    code: int = importlib.import_module(COMMANDS[arguments[0]].module).main(arguments[1:])
+    return code
+
+
+def _without_command(arguments: Sequence[str]) -> int:
     if not arguments:
         print(help_text(), file=sys.stderr)
         return EXIT_USER_INPUT
-    name, *rest = arguments
+    name = arguments[0]
     if name in ("-h", "--help"):
         print(help_text())
         return EXIT_SUCCESS
     if name == "--version":
         print(f"{PROGRAM} {metadata.version(PROGRAM)}")
         return EXIT_SUCCESS
-    if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, n=1)
-        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        print(f"error: {PROGRAM}: unknown command {name}{hint}. See '{PROGRAM} --help'.", file=sys.stderr)
-        return EXIT_USER_INPUT
-    code: int = importlib.import_module(COMMANDS[name].module).main(rest)
-    return code
+    nearest = difflib.get_close_matches(name.replace("_", "-"), COMMANDS, n=1)
+    hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+    raise ConfigError(f"{PROGRAM}: unknown command {name}{hint}. See '{PROGRAM} --help'.")
 
 
 def help_text() -> str:

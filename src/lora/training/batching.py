@@ -32,15 +32,24 @@ class BatchReader:
     augment_views: int
     encoder_cache: EncoderCache | None
 
-    def endless(self, examples: Sequence[Example], batch_seconds: Seconds, seed: int) -> Iterator[list[Example]]:
-        """Yield batches epoch after epoch, read by threads ahead of the steps; nothing where there are no examples."""
+    def endless(
+        self, examples: Sequence[Example], lengths: Sequence[int], batch_seconds: Seconds, seed: int, *, skip: int = 0
+    ) -> Iterator[list[Example]]:
+        """Yield batches epoch after epoch, read by threads ahead of the steps; nothing where there are no examples.
+
+        Args:
+            lengths: of the examples, in samples; they make the batches, so they must stay the same in a run.
+            skip: batches that were taken before; they are counted and not read.
+        """
         views: Views = {}
-        lengths = [example.num_samples for example in examples]
 
         def batches() -> Iterator[list[Callable[[], Example]]]:
-            epoch = 0
+            epoch, taken = 0, 0
             while examples:
                 for batch in epoch_batches(lengths, batch_seconds=batch_seconds, seed=seed, epoch=epoch):
+                    taken += 1
+                    if taken <= skip:
+                        continue
                     own = set(processes.share_of(batch))  # of the other processes' utterances only the tokens count
                     yield [
                         partial(self._fetched, self._in_epoch(examples, i, epoch, views))

@@ -45,11 +45,14 @@ class Example:
         return seconds_of(self.num_samples)
 
     @property
+    def known_sha256(self) -> str | None:
+        """`wave_sha256` of the wave; `None` where it was not read yet."""
+        return self.audio.known_sha256 if isinstance(self.audio, LazyWave) else wave_sha256(self.audio)
+
+    @property
     def audio_sha256(self) -> str:
         """`wave_sha256` of the wave, which is read where that is not known yet."""
-        if isinstance(self.audio, LazyWave) and self.audio.known_sha256 is not None:
-            return self.audio.known_sha256
-        return wave_sha256(self.wave)
+        return self.known_sha256 or wave_sha256(self.wave)
 
 
 def build_examples(

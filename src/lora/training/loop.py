@@ -7,17 +7,19 @@ kept.
 """
 
 import math
+import signal
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from lora import processes
+from lora import processes, signals
 from lora.data.batches import pad_waves
 from lora.errors import CheckFailed
 from lora.model.adapters import restore_state_, trainable_state
@@ -27,6 +29,7 @@ from lora.model.methods import Adaptation, optimizer_groups
 from lora.model.text import TokenBatch, build_token_batch
 from lora.training.averaging import WeightAverage
 from lora.training.batching import Augment, BatchReader
+from lora.training.checkpoints import Checkpoints
 from lora.training.compiling import compile_layers_
 from lora.training.cross_attention import absorb_projections_
 from lora.training.examples import Example
@@ -42,6 +45,7 @@ from lora.training.shares import (
     count_tokens,
     require_same_weights,
 )
+from lora.training.state import capture, restore_
 from lora.training.teacher import TeacherOutput, distillation_loss
 from lora.units import JsonObject, Seconds
 
@@ -93,15 +97,32 @@ class Evaluation:
 
 @dataclass
 class TrainingResult:
-    """What happened in training; the model holds the best state."""
+    """What happened in training so far; at the end the model holds the best state.
+
+    Attributes:
+        evaluated: the last step whose weights were evaluated; none yet is -1.
+        baseline_wer: of the domain's development set before the first step.
+        stopped_by: why training has ended; empty while it goes on.
+        seconds: spent on training and its evaluations; `cpu_seconds` are those of all threads together.
+        checkpoint_seconds: of them, spent on writing states.
+        history: one row a step or evaluation, in their order.
+        scores: (step, what the kept state minimises) of each evaluation.
+    """
 
     steps: int = 0
+    evaluated: int = -1
     audio_seconds: Seconds = 0.0
-    first_loss: float = math.nan
-    final_loss: float = math.nan
+    first_loss: float | None = None
+    final_loss: float | None = None
+    baseline_wer: float = 0.0
     best_step: int = 0
-    stopped_by: str = "max_steps"
-    evaluations: list[JsonObject] = field(default_factory=list)
+    best_score: Sequence[float] = ()
+    stopped_by: str = ""
+    seconds: Seconds = 0.0
+    cpu_seconds: Seconds = 0.0
+    checkpoint_seconds: Seconds = 0.0
+    history: list[JsonObject] = field(default_factory=list)
+    scores: list[tuple[int, Sequence[float]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -146,6 +167,9 @@ class Trainer:
         self.replay_reader = self.domain_reader if config.augment_replay else BatchReader(None, 0, encoder_cache)
         groups = optimizer_groups(self.model, learning_rate=config.learning_rate, b_ratio=config.lora_plus)
         self.trainable = [parameter for group in groups for parameter in group["params"]]
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        self.named: dict[str, Tensor] = {names[parameter]: parameter for parameter in self.trainable}
+        self.moved_weights = adaptation.moved_weights
         self.optimizer: Any = accelerator.prepare(torch.optim.AdamW(groups, weight_decay=config.weight_decay))
         self.perturbation = FlatPerturbation(
             list(adaptation.layers.values()), sigma=config.flat_sigma, max_steps=config.max_steps, seed=config.seed
@@ -154,6 +178,10 @@ class Trainer:
         self.teachers: Mapping[str, TeacherOutput] = {}
         self.skipped = 0
         self.num_pieces = config.gradient_accumulation
+        self.result = TrainingResult()
+        self.best_state = trainable_state(self.model)
+        self.lengths: dict[str, list[int]] = {}
+        self._counted_to = 0.0, 0.0
         if config.gradient_checkpointing:
             checkpoint_layers_(self.bundle.core)
         cpu = self.bundle.device.type == "cpu"
@@ -172,68 +200,140 @@ class Trainer:
         data: TrainingData,
         evaluate: Callable[[int], Evaluation],
         record: Callable[[JsonObject], None],
+        checkpoints: Checkpoints | None = None,
     ) -> TrainingResult:
         """Run the steps and leave the best evaluated state in the model.
+
+        A signal that asks to end lets the step be finished and its state be written.
 
         Args:
             evaluate: step -> development scores of the model as it is; called before the first step, as step 0, too.
             record: takes one history row a step or evaluation.
+            checkpoints: where the states of training go, and the one from which it goes on, on the main process.
 
         Raises:
             CheckFailed: a loss or gradient is not finite; the message names the utterances.
+            Stopped: a signal came; the state is written.
         """
-        config, result = self.config, TrainingResult()
-        self.teachers = data.teachers
-        before = self._evaluate(0, evaluate, record, result)
-        best, best_state = before, trainable_state(self.model)
-        with closing(self.batches(data)) as batches:
-            for step in range(1, config.max_steps + 1):
-                row = self.step(step, *next(batches))
-                result.steps, result.final_loss = step, row["loss"]
-                result.audio_seconds += row["audio_seconds"]
-                if step == 1:
-                    result.first_loss = row["loss"]
-                record(row)
-                if step % config.eval_interval and step != config.max_steps:
+        result = self._begin(data, checkpoints)
+        with signals.deferred() as stop, closing(self.batches(data, skip=result.steps)) as batches:
+            while not result.stopped_by:
+                if self._is_to_be_evaluated():
+                    self._evaluate(evaluate, record, checkpoints)
+                    self._keep(checkpoints)
                     continue
-                with self.average.applied():
-                    now = self._evaluate(step, evaluate, record, result)
-                    if now.score < best.score:
-                        best, best_state, result.best_step = now, trainable_state(self.model), step
-                if now.wer > config.wer_stop_threshold * max(before.wer, 0.01):
-                    result.stopped_by = "wer_stop_threshold"
-                    break
-                if now.tripped:
-                    result.stopped_by = now.tripped
-                    break
-        restore_state_(self.model, best_state)
+                row = self.step(result.steps + 1, *next(batches))
+                result.steps, result.final_loss = row["step"], row["loss"]
+                result.audio_seconds += row["audio_seconds"]
+                if result.first_loss is None:
+                    result.first_loss = row["loss"]
+                self._record(row, record)
+                asked, due = self._agree(stop, checkpoints)
+                if asked or due:
+                    self._keep(checkpoints)
+                if asked:
+                    self._leave(asked, checkpoints)
+            if stop.requested is not None:
+                self._leave(stop.requested, checkpoints)
+        restore_state_(self.model, self.best_state)
         return result
 
-    def batches(self, data: TrainingData) -> Generator[tuple[list[Example], list[Example]]]:
-        """Yield each step's batch of the domain and of replay, without end; closing it stops the reading ahead."""
+    def _begin(self, data: TrainingData, checkpoints: Checkpoints | None) -> TrainingResult:
+        self.teachers = data.teachers
+        self.result, self.best_state = TrainingResult(), trainable_state(self.model)
+        self.lengths, self._counted_to = {}, (time.monotonic(), time.process_time())
+        state = processes.from_main(lambda: None if checkpoints is None else checkpoints.read())
+        if state is not None:
+            restore_(self, state)
+        return self.result
+
+    def _is_to_be_evaluated(self) -> bool:
+        step = self.result.steps
+        return step != self.result.evaluated and (
+            step % self.config.eval_interval == 0 or step == self.config.max_steps
+        )
+
+    def _keep(self, checkpoints: Checkpoints | None) -> None:
+        now, cpu_now = time.monotonic(), time.process_time()
+        self.result.seconds += now - self._counted_to[0]
+        self.result.cpu_seconds += cpu_now - self._counted_to[1]
+        self._counted_to = now, cpu_now
+        if checkpoints is not None:
+            state = capture(self)
+            if processes.is_main():
+                checkpoints.write(state)
+        self.result.checkpoint_seconds += time.monotonic() - now
+
+    def _leave(self, number: signal.Signals, checkpoints: Checkpoints | None) -> NoReturn:
+        message = "" if checkpoints is None else f"training is kept up to step {self.result.steps}; --resume goes on"
+        raise signals.Stopped(number, message)
+
+    def _record(self, row: JsonObject, record: Callable[[JsonObject], None]) -> None:
+        self.result.history.append(row)
+        record(row)
+
+    def batches(self, data: TrainingData, *, skip: int = 0) -> Generator[tuple[list[Example], list[Example]]]:
+        """Yield each step's batch of the domain and of replay, without end; closing it stops the reading ahead.
+
+        Args:
+            skip: steps that were taken before.
+        """
         config = self.config
         replay_ratio = config.replay_ratio if data.replay else 0.0
-        domain = self.domain_reader.endless(data.domain, config.batch_seconds * (1 - replay_ratio), config.seed)
+        if not self.lengths:  # a length may be found to be another when a clip is read; the batches must stay the same
+            parts = {"domain": data.domain, "replay": data.replay}
+            self.lengths = {kind: [example.num_samples for example in part] for kind, part in parts.items()}
+        domain = self.domain_reader.endless(
+            data.domain, self.lengths["domain"], config.batch_seconds * (1 - replay_ratio), config.seed, skip=skip
+        )
         replay_batches = self.replay_reader.endless(
-            data.replay if replay_ratio else (), config.batch_seconds * replay_ratio, config.seed + 1
+            data.replay if replay_ratio else (),
+            self.lengths["replay"],
+            config.batch_seconds * replay_ratio,
+            config.seed + 1,
+            skip=skip,
         )
         for batch in domain:
             yield batch, next(replay_batches, [])
 
     def _evaluate(
         self,
-        step: int,
         evaluate: Callable[[int], Evaluation],
         record: Callable[[JsonObject], None],
-        result: TrainingResult,
-    ) -> Evaluation:
+        checkpoints: Checkpoints | None,
+    ) -> None:
+        """Evaluate the averaged weights; one process alone can be stopped while it does."""
+        result, step = self.result, self.result.steps
         self.model.eval()
         require_same_weights(step, self.trainable)
-        evaluation = evaluate(step)
-        row = {"step": step, "eval": evaluation.record}
-        record(row)
-        result.evaluations.append(row)
-        return evaluation
+        try:
+            with self.average.applied():  # before the first step that is the weights
+                with signals.immediate() if processes.count() == 1 else nullcontext():
+                    evaluation = evaluate(step)
+                averaged = trainable_state(self.model)
+        except signals.Stopped as stopped:
+            self._keep(checkpoints)
+            self._leave(stopped.signal, checkpoints)
+        result.evaluated = step
+        result.scores.append((step, evaluation.score))
+        self._record({"step": step, "eval": evaluation.record}, record)
+        if step == 0:
+            result.baseline_wer, result.best_score = evaluation.wer, evaluation.score
+            return
+        if tuple(evaluation.score) < tuple(result.best_score):
+            result.best_score, result.best_step, self.best_state = evaluation.score, step, averaged
+        if evaluation.wer > self.config.wer_stop_threshold * max(result.baseline_wer, 0.01):
+            result.stopped_by = "wer_stop_threshold"
+        elif evaluation.tripped:
+            result.stopped_by = evaluation.tripped
+        elif step == self.config.max_steps:
+            result.stopped_by = "max_steps"
+
+    def _agree(self, stop: signals.Stop, checkpoints: Checkpoints | None) -> tuple[signal.Signals | None, bool]:
+        """Return, the same on all processes, the signal that ends them and whether the state is to be written."""
+        due = processes.is_main() and checkpoints is not None and checkpoints.due(self.result.steps)
+        told = processes.gather((stop.requested, due))
+        return next((asked for asked, _ in told if asked is not None), None), any(due for _, due in told)
 
     def step(self, step: int, domain: list[Example], replay: list[Example]) -> JsonObject:
         """Take one optimizer step on one batch of each kind."""

@@ -1,7 +1,14 @@
-"""`python -m lora_cli` is `moonshine`."""
+"""`moonshine`, also `python -m lora_cli`."""
 
 import sys
 
-from lora_cli.main import main
+from lora.scripts.entry import run_process
 
-sys.exit(main())
+
+def main() -> int:
+    """Run `moonshine`."""
+    return run_process("lora_cli.main")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path
 from lora.bounded import parse_json
 from lora.errors import InputError, LoraError, SetupError
 from lora.files import read_json
+from lora.runners.output import CONFIG_FILE, partial_folder
 from lora.runners.personal import DIGITS_MODEL, MIN_HELD_OUT, MIN_TRAIN
 from lora.units import JsonObject
 from lora_cli.events import AdaptFinished, AdaptProgress
@@ -68,7 +69,7 @@ class Adaptation:
         return self._thread.is_alive()
 
     def cancel(self) -> None:
-        """Stop it. Nothing is left of the run: its folder appears only at the end."""
+        """Stop it. The next one goes on from there, unless more was taught meanwhile."""
         self._cancelled.set()
         process = self._process
         if process is not None and process.poll() is None:
@@ -88,7 +89,7 @@ class Adaptation:
     def _adapt(self) -> AdaptFinished:
         self._emit(AdaptProgress("preparing"))
         output = next_run_dir(self._store.runs_dir)
-        words = ["personal", str(self._store.root), "--output-dir", str(output)]
+        words = ["personal", str(self._store.root), "--output-dir", str(output), *how_to_begin(self._store, output)]
         words += ["--data-dir", str(self._store.runs_dir / "data"), *self._chosen()]
         self._call(words)
         return read_verdict(output)
@@ -161,9 +162,21 @@ def check_enough(store: Store) -> None:
 
 
 def next_run_dir(runs_dir: Path) -> Path:
-    """Return the folder of the next run, `voice-001` and so on."""
-    numbers = [int(path.name[6:]) for path in runs_dir.glob("voice-*") if path.name[6:].isdigit()]
-    return runs_dir / f"voice-{max(numbers, default=0) + 1:03d}"
+    """Return the folder of the next run, `voice-001` and so on, or of the last one where that is unfinished."""
+    names = {path.name.removesuffix(".partial")[6:] for path in runs_dir.glob("voice-*")}
+    last = runs_dir / f"voice-{max((int(name) for name in names if name.isdigit()), default=0):03d}"
+    if partial_folder(last).exists():
+        return last
+    return runs_dir / f"voice-{int(last.name[6:]) + 1:03d}"
+
+
+def how_to_begin(store: Store, output: Path) -> list[str]:
+    """Return the options by which an unfinished run goes on, or by which one of fewer takes is discarded."""
+    began = partial_folder(output) / CONFIG_FILE
+    if not began.is_file():
+        return []
+    is_newer = store.manifest_path.stat().st_mtime_ns > began.stat().st_mtime_ns
+    return ["--restart" if is_newer else "--resume"]
 
 
 def read_verdict(run_dir: Path) -> AdaptFinished:

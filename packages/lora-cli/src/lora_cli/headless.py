@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lora.errors import CheckFailed
+from lora.terminal import unguarded
 from lora.units import JsonObject
 from lora_cli import events
 from lora_cli.core import VoiceCore
@@ -120,7 +121,7 @@ def _follow(inbox: "queue.SimpleQueue[events.Message]", core: VoiceCore) -> Path
 
 def _show_meter(heard: events.Heard) -> None:
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r{heard.seconds:5.1f} s  {bar(heard.level)}  Enter stops ")
+        unguarded(sys.stderr).write(f"\r{heard.seconds:5.1f} s  {bar(heard.level)}  Enter stops ")
         sys.stderr.flush()
 
 

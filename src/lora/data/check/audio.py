@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +162,7 @@ def classify_failure(path: Path, error: AudioError) -> Fault:
     if not start:
         return "unreadable", "the file is empty (0 bytes)"
     try:
-        with soundfile.SoundFile(str(path)) as header:
+        with soundfile.SoundFile(os.fsencode(path)) as header:
             frames, values, rate = header.frames, header.frames * header.channels, header.samplerate
     except (soundfile.LibsndfileError, TypeError):
         kind = _kind_of(start)

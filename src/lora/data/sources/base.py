@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
+from lora.console import PlainConsole
 from lora.data.audio import encode_flac, resample
 from lora.data.manifest_rows import KNOWN_KEYS
 from lora.data.sources.parallel import default_workers, map_in_order
@@ -155,7 +155,7 @@ def build_clips(
     if first is None:
         raise SourceError(f"{output}: the source gave no clips. Choose a split, speakers or a number that it has.")
     output.parent.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=True)
+    console = PlainConsole()
     with Staging(output, build_key=f"{build_key} embed_audio={embed_audio}", embed_audio=embed_audio) as staging:
         writer = _Writer(staging, output, workers or default_workers())
         try:

@@ -1,6 +1,7 @@
 """Audio files of a source: how long they are by their header, and decoding one or a part of it."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ def audio_seconds(data: bytes | Path) -> Seconds:
         AudioError: it is no audio. The message has no place.
     """
     try:
-        info = soundfile.info(io.BytesIO(data) if isinstance(data, bytes) else str(data))
+        info = soundfile.info(io.BytesIO(data) if isinstance(data, bytes) else os.fsencode(data))
     except (soundfile.LibsndfileError, TypeError) as error:
         raise AudioError(
             f"cannot be decoded as audio ({error}). Expected WAV, FLAC, OGG or MP3; replace or remove it."
@@ -59,7 +60,7 @@ def decode_clip(
 
 def _decode_part(data: bytes | Path, name: str, start_s: Seconds, seconds: Seconds) -> tuple[Wave, int]:
     try:
-        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else str(data)) as audio:
+        with soundfile.SoundFile(io.BytesIO(data) if isinstance(data, bytes) else os.fsencode(data)) as audio:
             rate = audio.samplerate
             start, count = round(start_s * rate), round(seconds * rate)
             if count * audio.channels > 2 * MAX_CLIP_FRAMES:
