@@ -20,7 +20,7 @@ LAYERS = [
     {"console"},
     {"units"},
     {"files"},
-    {"outputs"},
+    {"caches", "outputs"},
     {"config"},
     {"data", "model"},
     {"memory", "processes"},

@@ -270,7 +270,7 @@ class RecordFile:
         """Return the records from number `start` on; none where there is no file.
 
         Raises:
-            InputError: a record does not match its checksum.
+            InputError: the file cannot be read, or a record does not match its checksum.
         """
         try:
             with self.path.open("rb") as file:
@@ -278,13 +278,15 @@ class RecordFile:
                 data = file.read()
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror}).") from error
         records: list[tuple[Any, ...]] = []
         for begin in range(0, len(data) - len(data) % self._size, self._size):
             record = data[begin : begin + self._size]
             if zlib.crc32(record[:-4]).to_bytes(4, "little") != record[-4:]:
                 raise InputError(
                     f"{self.path}: record {start + len(records)} does not match its checksum; the file was damaged or "
-                    f"is of another version. Delete {self.path.parent}: it is computed again."
+                    "is of another version."
                 )
             records.append(self._layout.unpack(record[:-4]))
         return records

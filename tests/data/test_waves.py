@@ -1,5 +1,6 @@
 """Waves that are read when they are needed: the same waves, in order, once, within the memory."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +12,9 @@ import soundfile
 from lora.config import PreprocessConfig
 from lora.data.audio import prepare_wave, wave_sha256
 from lora.data.manifest import InlineAudio, Utterance, read_manifest, write_manifest
-from lora.data.wave_store import WaveStore
+from lora.data.wave_store import FACTS_VERSION, WaveStore
 from lora.data.waves import Audio, LazyWave, WavesAhead, work_ahead
-from lora.errors import AudioError, ManifestError
+from lora.errors import AudioError, ManifestError, SetupError
 from lora.units import Wave
 
 PREPROCESS = PreprocessConfig()
@@ -84,6 +85,53 @@ def test_a_changed_file_or_other_preprocessing_is_decoded_again(tmp_path: Path) 
     louder = PreprocessConfig(target_rms=0.1)
     [other] = measured(WaveStore(louder, facts=tmp_path / "cache"), write_clip(tmp_path / "b.wav", 4_000))
     assert other.known_sha256 is None
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_decoded_again(tmp_path: Path) -> None:
+    utterance = write_clip(tmp_path / "a.wav", 4_000, seed=1)
+    status = (tmp_path / "a.wav").stat()
+    store = WaveStore(PREPROCESS, facts=tmp_path / "cache")
+    store.decode(measured(store, utterance), "")
+    store.flush()
+    write_clip(tmp_path / "a.wav", 4_000, seed=2)
+    os.utime(tmp_path / "a.wav", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (tmp_path / "a.wav").stat().st_size == status.st_size
+    [changed] = measured(WaveStore(PREPROCESS, facts=tmp_path / "cache"), utterance)
+    assert changed.known_sha256 is None
+
+
+def test_a_copy_under_another_name_is_known(tmp_path: Path) -> None:
+    store = WaveStore(PREPROCESS, facts=tmp_path / "cache")
+    store.decode(measured(store, write_clip(tmp_path / "a.wav", 4_000, seed=1)), "")
+    store.flush()
+    [copy] = measured(WaveStore(PREPROCESS, facts=tmp_path / "cache"), write_clip(tmp_path / "b.wav", 4_000, seed=1))
+    assert copy.known_sha256 is not None
+
+
+def test_damaged_facts_are_named_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    utterances = [write_clip(tmp_path / f"{seed}.wav", 4_000, seed=seed) for seed in range(2)]
+    store = WaveStore(PREPROCESS, facts=tmp_path / "cache")
+    store.decode(measured(store, *utterances), "")
+    store.flush()
+    path = tmp_path / "cache" / f"waves-{FACTS_VERSION}.index"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    again = WaveStore(PREPROCESS, facts=tmp_path / "cache")
+    assert f"warning: {path}: record 0 does not match its checksum" in capsys.readouterr().err
+    waves = measured(again, *utterances)
+    assert [wave.known_sha256 for wave in waves] == [None, None]
+    again.decode(waves, "")
+    again.flush()
+    assert all(wave.known_sha256 for wave in measured(WaveStore(PREPROCESS, facts=tmp_path / "cache"), *utterances))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_facts_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    store = WaveStore(PREPROCESS, facts=tmp_path / "cache")
+    store.decode(measured(store, write_clip(tmp_path / "a.wav", 4_000)), "")
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(SetupError, match=r"waves-.*index: cannot be written"):
+        store.flush()
 
 
 def test_the_longest_unused_wave_leaves_the_memory_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

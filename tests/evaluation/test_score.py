@@ -1,16 +1,18 @@
 """Scores: counts of every utterance, the same from the cache."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lora.caches import write_entry
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.data.manifest import read_manifest
 from lora.decoding import Recognizer
-from lora.errors import InputError
+from lora.errors import SetupError
 from lora.evaluation.score import (
     EvaluationSet,
     SetScore,
@@ -109,15 +111,65 @@ def test_other_content_is_not_served_from_the_cache(
     assert not score_baseline(other, evaluation_set, tmp_path / "cache", lambda count: None)[1]
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [({"key": "x"}, "of other content"), ({"utterances": [{"id": 1}]}, "damaged"), ({"utterances": []}, "utterances")],
-)
-def test_a_damaged_cache_file_is_refused(
-    recognizer: Recognizer, evaluation_set: EvaluationSet, tmp_path: Path, damage: dict[str, object], message: str
+def flip_a_digit(text: str) -> str:
+    """Change one digit of a loss: valid JSON, another number."""
+    at = text.index("loss") + 7
+    return text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :]
+
+
+DAMAGES: dict[str, Callable[[str], str]] = {
+    "another number": flip_a_digit,
+    "another text": lambda text: text.replace('"hypothesis": "', '"hypothesis": "one '),
+    "a null loss": lambda text: re.sub(r'"loss": [0-9.]+', '"loss": null', text, count=1),
+    "another key": lambda text: text.replace('"key": "', '"key": "0'),
+    "half a file": lambda text: text[: len(text) // 2],
+    "nothing": lambda text: "",
+    "a list": lambda text: "[]",
+    "brackets": lambda text: "[" * 100_000,
+    "no text": lambda text: "\0",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_baseline_is_named_and_made_again(
+    recognizer: Recognizer,
+    evaluation_set: EvaluationSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[str], str],
 ) -> None:
-    score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)
+    folder = tmp_path / "cache"
+    fresh, _ = score_baseline(recognizer, evaluation_set, folder, lambda count: None)
+    [path] = folder.iterdir()
+    whole = path.read_text()
+    path.write_text(damage(whole))
+    assert score_baseline(recognizer, evaluation_set, folder, lambda count: None) == (fresh, False)
+    assert f"warning: {path}: " in capsys.readouterr().err
+    assert path.read_text() == whole
+    assert score_baseline(recognizer, evaluation_set, folder, lambda count: None) == (fresh, True)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("change", [{"loss": None}, {"loss": "1"}, {"num_tokens": 2.5}, {"ended": 1}, {"id": "other"}])
+def test_a_baseline_with_values_of_another_kind_is_named_and_made_again(
+    recognizer: Recognizer,
+    evaluation_set: EvaluationSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, object],
+) -> None:
+    """The checksum is right: another program wrote it so."""
+    fresh, _ = score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)
     [path] = (tmp_path / "cache").iterdir()
-    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
-    with pytest.raises(InputError, match=message):
+    entry = json.loads(path.read_text())
+    write_entry(path, entry["key"], [entry["value"][0] | change, *entry["value"][1:]])
+    assert score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None) == (fresh, False)
+    assert f"warning: {path}: a score of other utterances, or with values of another kind" in capsys.readouterr().err
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(
+    recognizer: Recognizer, evaluation_set: EvaluationSet, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(SetupError, match=r"cache.*cannot be written"):
         score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lora.errors import InputError, SetupError
+from lora.errors import SetupError
 from lora.model.feature_store import FeatureStore
 
 WRITER = """
@@ -43,8 +43,7 @@ def read(store: FeatureStore, number: int) -> bytes | None:
     if size is None:
         return None
     buffer = bytearray(size)
-    store.read_into(key(number), memoryview(buffer))
-    return bytes(buffer)
+    return bytes(buffer) if store.read_into(key(number), memoryview(buffer)) else None
 
 
 def add(store: FeatureStore, *numbers: int) -> None:
@@ -133,24 +132,28 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".states", ".index"])
-def test_a_changed_byte_stops_the_reader_with_the_file_and_what_to_do(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_a_damaged_entry_is_named_and_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, is_cut: bool
+) -> None:
     add(open_store(tmp_path), 1)
     [path] = tmp_path.rglob("*" + suffix)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(InputError, match="damaged") as caught:
-        read(open_store(tmp_path), 1)
-    assert str(path) in str(caught.value)
-    assert f"Delete {tmp_path / 'kind'}" in str(caught.value)
+    path.write_bytes(data[:-1] if is_cut and suffix == ".states" else data)
+    store = open_store(tmp_path)
+    assert read(store, 1) is None
+    assert f"warning: {path}: " in capsys.readouterr().err
+    assert store.size_of(key(1)) is None
+    add(store, 1)
+    assert read(store, 1) == read(open_store(tmp_path), 1) == content(1)
+    assert capsys.readouterr().err == ""
 
 
-def test_a_file_cut_short_stops_the_reader(tmp_path: Path) -> None:
-    add(open_store(tmp_path), 1)
-    [path] = tmp_path.rglob("*.states")
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="damaged"):
-        read(open_store(tmp_path), 1)
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kind").write_text("a file")
+    with pytest.raises(SetupError, match="kind: cannot be written"):
+        open_store(tmp_path)
 
 
 def age(folder: Path, number: int, *, days: int) -> None:

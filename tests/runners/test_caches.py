@@ -11,7 +11,7 @@ from lora.config import ExperimentConfig, PreprocessConfig
 from lora.data import fingerprint
 from lora.data.manifest import Utterance
 from lora.decoding import Recognizer
-from lora.errors import ConfigError, ManifestError
+from lora.errors import ConfigError, InputError, ManifestError
 from lora.model.families import EncoderStates
 from lora.runners.experiment import run_experiment
 from lora.units import Wave
@@ -65,6 +65,39 @@ def test_a_second_run_encodes_and_decodes_no_training_clip_and_has_the_same_loss
     assert sum(encoded) == 8 + 4 + 4 + 4 + 4
     # Of the twelve training clips only the eight of the alignment check, which no cache serves.
     assert {name for name in decoded if name.startswith("toy-30-")} == {f"toy-30-{number}" for number in range(8)}
+
+
+def test_damaged_caches_are_named_and_the_run_is_the_same(
+    job: ExperimentConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_experiment(replace(job, output_dir=tmp_path / "first"))
+    damaged = [*tmp_path.glob(".cache/baseline-*.json"), *tmp_path.glob(".cache/waves-*.index")]
+    damaged += tmp_path.glob(".cache/features/*/*.states")
+    for path in damaged:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    capsys.readouterr()
+    run_experiment(replace(job, output_dir=tmp_path / "second"))
+    told = capsys.readouterr().err
+    assert all(f"warning: {path}: " in told for path in damaged)
+    # One clip alone is encoded again, which is another order of sums than in the batch that it was in.
+    assert losses(tmp_path / "first") == pytest.approx(losses(tmp_path / "second"), rel=1e-5)
+    first, second = (
+        json.loads((tmp_path / name / "experiment_metrics.json").read_text()) for name in ("first", "second")
+    )
+    assert first["baseline_wer"] == second["baseline_wer"]
+
+
+@pytest.mark.parametrize("place", [".cache", "above"])
+def test_a_file_in_place_of_the_cache_folder_is_named_before_anything_is_computed(
+    job: ExperimentConfig, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / place).write_text("a file")
+    folder = tmp_path / place if place == ".cache" else tmp_path / place / "cache"
+    with pytest.raises(InputError, match=rf"cannot be the cache folder: .*{place} is no folder.*--cache-dir"):
+        run_experiment(replace(job, output_dir=tmp_path / "run", cache_dir=folder))
+    assert not (tmp_path / "run").exists()
 
 
 def test_states_kept_or_not_the_losses_agree(job: ExperimentConfig, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """The audio of a run: checked by headers up front, decoded in threads, the latest kept in memory within a bound.
 
-What was learnt of a file by decoding it (its length, and its content's hash and sketch at 16 kHz) is kept on disk under
-the file's path, size and time of change, so that a second run need not decode anything before it starts.
+What was learnt of a file by decoding it (its length, its content's hash at 16 kHz and its sketch) is kept on disk under
+the hash of the file's bytes, so that a second run need not decode anything before it starts. Reading and hashing a file
+costs a small part of decoding it; its size and time of change can stay the same when it is replaced.
 """
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -13,23 +13,29 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import soundfile
+import soxr
+
+from lora.caches import name_damage
 from lora.config import PreprocessConfig
 from lora.data.audio import check_prepared_length, read_header
 from lora.data.fingerprint import SKETCH_BYTES, sketch_wave
 from lora.data.manifest import InlineAudio, Utterance
 from lora.data.sources.parallel import default_workers
 from lora.data.waves import LazyWave
-from lora.errors import AudioError
-from lora.files import RecordFile, to_json
+from lora.errors import AudioError, InputError
+from lora.files import RecordFile, sha256_bytes, sha256_file, to_json, writing
 from lora.units import SAMPLE_RATE_HZ, Wave
 
 DEFAULT_MEMORY_BYTES = 2**30
 """4.6 hours of audio."""
 HEADERS_AT_ONCE = 256
 FACTS_AT_ONCE = 64
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 SAMPLE_BYTES = 4
+DECODERS = (soundfile.__libsndfile_version__, soxr.__libsoxr_version__)
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """(title, total) -> a block in which the work done is told."""
@@ -66,8 +72,8 @@ class WaveStore:
         self._keeps = True
         name = f"waves-{FACTS_VERSION}.index"
         self._file = None if facts is None else RecordFile(facts / name, f"32sQ32s{SKETCH_BYTES}s")
-        records = [] if self._file is None else self._file.read()
-        self._facts: dict[bytes, tuple[int, bytes, bytes]] = {key: tuple(fact) for key, *fact in records}
+        self._is_damaged = False
+        self._facts: dict[bytes, tuple[int, bytes, bytes]] = {key: tuple(fact) for key, *fact in self._read()}
         self._new: list[tuple[bytes, int, bytes, bytes]] = []
         self._may_write = False
 
@@ -115,7 +121,19 @@ class WaveStore:
             self._may_write = True
             new, self._new = self._new, []
             if self._file is not None and new:
-                self._file.append(new)
+                with writing(self._file.path):
+                    if self._is_damaged:
+                        self._file.path.unlink(missing_ok=True)
+                        self._is_damaged = False
+                    self._file.append(new)
+
+    def _read(self) -> list[tuple[Any, ...]]:
+        try:
+            return [] if self._file is None else self._file.read()
+        except InputError as error:
+            name_damage(error.message)
+            self._is_damaged = True
+            return []
 
     def _measure(self, utterance: Utterance) -> LazyWave | AudioError:
         try:
@@ -138,15 +156,14 @@ class WaveStore:
             source: list[object] = ["inline", audio.sha256, utterance.sampling_rate]
         elif isinstance(audio, Path):
             try:
-                status = audio.stat()
+                source = ["file", sha256_file(audio)]
             except OSError as error:
                 place = utterance.place or str(audio)
                 raise AudioError(f"{place}: {audio.name} cannot be read ({error.strerror}). Check the path.") from error
-            source = ["file", str(audio), status.st_size, status.st_mtime_ns]
         else:
             return None
-        text = to_json([FACTS_VERSION, asdict(self.preprocess), *source], indent=None)
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        text = to_json([FACTS_VERSION, *DECODERS, asdict(self.preprocess), *source], indent=None)
+        return bytes.fromhex(sha256_bytes(text.encode()))
 
     def _learn(self, key: bytes | None, lazy: LazyWave, wave: Wave) -> None:
         lazy.known_sketch = sketch = sketch_wave(wave)

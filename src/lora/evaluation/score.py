@@ -10,14 +10,14 @@ import torch
 import transformers
 
 from lora import processes
+from lora.caches import name_damage, read_entry, write_entry
 from lora.config import PreprocessConfig
 from lora.data.manifest import Manifest
 from lora.data.wave_store import WaveStore
 from lora.decoding import Recognizer
-from lora.errors import InputError
 from lora.evaluation.breakdown import PairedUtterance
 from lora.evaluation.wer import ErrorCounts, TextStyle, count_char_errors, count_word_errors, normalize_text, pool
-from lora.files import read_json, to_json, write_json
+from lora.files import to_json
 from lora.model.text import build_token_batch
 from lora.training.examples import Example, build_examples
 from lora.training.objective import aligned_objective
@@ -25,7 +25,7 @@ from lora.training.spread import Advance, map_examples
 from lora.units import JsonObject, Wave, seconds_of
 
 PRIMARY_STYLE: TextStyle = "light"
-SCORE_VERSION = 1
+SCORE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -187,17 +187,17 @@ def score_baseline(
     The key covers the base weights, the audio and texts, preprocessing, decoding, batching and device.
 
     Returns:
-        The score, and whether it came from the cache.
+        The score, and whether it came from the cache. An entry that is not what was written is named and made again.
     """
     key = _cache_key(recognizer, evaluation_set)
     path = cache_dir / f"baseline-{key[:32]}.json"
-    cached = processes.from_main(lambda: _read_cached(path, key, evaluation_set) if path.is_file() else None)
+    cached = processes.from_main(lambda: _read_cached(path, key, evaluation_set))
     if cached is not None:
         advance(len(cached.utterances))
         return cached, True
     score = score_set(recognizer, evaluation_set, advance)
     if processes.is_main():
-        write_json(path, {"key": key, "utterances": [asdict(row) for row in score.utterances]})
+        write_entry(path, key, [asdict(row) for row in score.utterances])
     return score, False
 
 
@@ -217,14 +217,22 @@ def _cache_key(recognizer: Recognizer, evaluation_set: EvaluationSet) -> str:
     return hashlib.sha256(to_json(parts, indent=None).encode()).hexdigest()
 
 
-def _read_cached(path: Path, key: str, evaluation_set: EvaluationSet) -> SetScore:
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("key") != key:
-        raise InputError(f"{path}: a cached baseline of other content. Remove the file and run again.")
+def _read_cached(path: Path, key: str, evaluation_set: EvaluationSet) -> SetScore | None:
+    value = read_entry(path, key)
+    if value is None:
+        return None
     try:
-        rows = tuple(UtteranceScore(**row) for row in value["utterances"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: a damaged cached baseline ({error}). Remove the file and run again.") from error
-    if [row.id for row in rows] != [example.id for example in evaluation_set.examples]:
-        raise InputError(f"{path}: a cached baseline of other utterances. Remove the file and run again.")
+        rows = tuple(UtteranceScore(**row) for row in value)
+    except TypeError as error:
+        name_damage(f"{path}: not the score of a set ({error}).")
+        return None
+    ids = [example.id for example in evaluation_set.examples]
+    if [row.id for row in rows] != ids or not all(map(_is_whole, rows)):
+        name_damage(f"{path}: a score of other utterances, or with values of another kind.")
+        return None
     return SetScore(evaluation_set.name, rows)
+
+
+def _is_whole(row: UtteranceScore) -> bool:
+    """Tell whether every value is of its field's type; JSON gives back 2.0 as a float and 2 as an integer."""
+    return all(type(value) is UtteranceScore.__annotations__[name] for name, value in asdict(row).items())

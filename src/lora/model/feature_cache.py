@@ -16,6 +16,7 @@ import transformers
 from torch import Tensor
 
 from lora.config import PreprocessConfig, StateFormat
+from lora.errors import SetupError
 from lora.files import to_json, write_json
 from lora.model.families import EncoderStates
 from lora.model.feature_store import FeatureStore
@@ -23,6 +24,7 @@ from lora.model.load import Bundle, weights_sha256
 from lora.units import JsonObject, Wave
 
 FEATURE_VERSION = 1
+READINGS = 3
 DTYPES: dict[StateFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -82,6 +84,18 @@ class EncoderCache:
             hashes: `wave_sha256` of each row.
             load: row -> its wave; called for missing rows alone.
         """
+        for _ in range(READINGS):
+            self._complete(hashes, load)
+            states = self._read([bytes.fromhex(wave_hash) for wave_hash in hashes])
+            if states is not None:
+                return states
+        raise SetupError(
+            f"{self.store.folder}: what is read there is not what was just written. Check the disk, or set "
+            "--feature-cache-gib to 0."
+        )
+
+    def _complete(self, hashes: Sequence[str], load: Callable[[int], Wave]) -> None:
+        """Compute and store the states that are missing."""
         if not all(map(self.has, hashes)):
             self.store.refresh()
         missing = {wave_hash: row for row, wave_hash in enumerate(hashes) if not self.has(wave_hash)}
@@ -93,13 +107,15 @@ class EncoderCache:
             self.store.add(
                 [(bytes.fromhex(name), _bytes_of(states)) for name, states in zip(missing, kept, strict=True)]
             )
-        return self._read([bytes.fromhex(wave_hash) for wave_hash in hashes])
 
-    def _read(self, keys: Sequence[bytes]) -> EncoderStates:
+    def _read(self, keys: Sequence[bytes]) -> EncoderStates | None:
+        """Return stored states; `None` where one of them was damaged, which the store then has no more."""
         frames = [(self.store.size_of(key) or 0) // self.frame_bytes for key in keys]
         states = torch.zeros(len(keys), max(frames), self._width, dtype=self._dtype)
-        for row, key in enumerate(keys):
-            self.store.read_into(key, _bytes_of(states[row, : frames[row]]))
+        # All are read, so that all that is damaged is computed again at once.
+        sound = [self.store.read_into(key, _bytes_of(states[row, : frames[row]])) for row, key in enumerate(keys)]
+        if not all(sound):
+            return None
         return EncoderStates(states, torch.arange(max(frames)).unsqueeze(0) < torch.tensor(frames).unsqueeze(1))
 
 

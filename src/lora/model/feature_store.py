@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from lora.caches import name_damage
 from lora.errors import InputError, SetupError
-from lora.files import RecordFile, lock_file, write_all
+from lora.files import RecordFile, lock_file, write_all, writing
 
 SHARD_BYTES = 256 * 2**20
 """A full shard; also how much is evicted at once."""
@@ -54,18 +55,24 @@ class FeatureStore:
         self._open: dict[str, FileIO] = {}
         self._verified: set[bytes] = set()
         self._lock = threading.RLock()
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self.refresh()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def refresh(self) -> None:
-        """Take in what other processes have added."""
+        """Take in what other processes have added; of a key that is there twice the later entry counts."""
         with self._lock:
-            for path in self.folder.glob("*" + INDEX):
+            for path in sorted(self.folder.glob("*" + INDEX)):
                 done = self._num_read.get(path.stem, 0)
-                records = RecordFile(path, LAYOUT).read(done)
+                try:
+                    records = RecordFile(path, LAYOUT).read(done)
+                except InputError as error:
+                    name_damage(error.message)
+                    path.unlink(missing_ok=True)  # its states are nobody's from now on
+                    continue
                 self._num_read[path.stem] = done + len(records)
                 self._entries.update({key: _Entry(path.stem, *rest) for key, *rest in records})
 
@@ -84,23 +91,28 @@ class FeatureStore:
                 return None
             return entry.size
 
-    def read_into(self, key: bytes, buffer: memoryview) -> None:
+    def read_into(self, key: bytes, buffer: memoryview) -> bool:
         """Fill `buffer`, of the entry's size, with its bytes; the first reading checks them.
 
-        Raises:
-            InputError: the entry is not what was written.
+        Returns:
+            False where the entry is not what was written: that is told, and the entry is there no more.
         """
-        entry = self._entries[key]
+        entry = self._entries.get(key)
+        if entry is None:  # the same utterance twice in a batch, found to be damaged the first time
+            return False
         file = self._open[entry.shard]
         file.seek(entry.start)
         count = file.readinto(buffer)
         if key not in self._verified:
             if count != entry.size or zlib.crc32(buffer) != entry.checksum:
-                raise InputError(
+                name_damage(
                     f"{self._path(entry.shard, STATES)}: the {entry.size} bytes from {entry.start} are not the states "
-                    f"that were written there; the file was damaged. Delete {self.folder}: it is computed again."
+                    "that were written there; the file was damaged."
                 )
+                del self._entries[key]
+                return False
             self._verified.add(key)
+        return True
 
     def add(self, entries: Sequence[tuple[bytes, memoryview]]) -> None:
         """Append entries; those that another process has added meanwhile are left out.

@@ -11,6 +11,7 @@ import numpy as np
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 
+from lora.caches import check_cache_folder
 from lora.config import DecodeSettings, ExperimentConfig, PreprocessConfig, StateFormat
 from lora.data.fingerprint import LENGTH_TOLERANCE_SAMPLES, Recording, group_recordings
 from lora.data.leakage import LEAK_KINDS, LeakRow, find_leaks
@@ -147,6 +148,7 @@ def open_run(config: ExperimentConfig) -> Run:
     )
     console.print(f"base model {config.model_id} ({bundle.family.name}, {bundle.sha256[:12]}) on {device}, {precision}")
     cache_dir = config.cache_dir or config.output_dir.parent / ".cache"
+    check_cache_folder(cache_dir)
     waves = WaveStore(
         recognizer.preprocess,
         memory_bytes=int(config.wave_cache_gib * 2**30),

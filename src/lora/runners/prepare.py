@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora.errors import ConfigError
+from lora.caches import name_damage
+from lora.errors import ConfigError, InputError
 from lora.files import read_json, sha256_file, write_json
 from lora.runners.build import BuildOptions, build_manifest
 from lora.runners.progress import console
 from lora.runners.shift import ShiftOptions, shift
+from lora.units import JsonObject
 
 ManifestOptions = BuildOptions | ShiftOptions
 
@@ -52,7 +54,7 @@ def build_missing(
         return
     with _only_one(record_path.with_suffix(".lock")):
         for plan in plans:
-            record = read_json(record_path) if record_path.exists() else {}
+            record = _read_record(record_path)
             path = plan.options.output
             if path.exists() and record.get(str(path)) == {"command": plan.command, "sha256": sha256_file(path)}:
                 continue
@@ -60,6 +62,21 @@ def build_missing(
             build(plan.options)
             record[str(path)] = {"command": plan.command, "sha256": sha256_file(path)}
             write_json(record_path, record)
+
+
+def _read_record(path: Path) -> JsonObject:
+    """Return what built each manifest; nothing where the record is damaged, which is told."""
+    if not path.exists():
+        return {}
+    try:
+        record = read_json(path)
+    except InputError as error:
+        name_damage(error.message)
+        return {}
+    if isinstance(record, dict):
+        return record
+    name_damage(f"{path}: got a JSON {type(record).__name__}, expected an object.")
+    return {}
 
 
 @contextmanager
