@@ -18,7 +18,7 @@ from peft import PeftModel
 
 from lora import signals
 from lora.config import ExperimentConfig
-from lora.errors import ConfigError, InputError, LoraError, SetupError
+from lora.errors import CheckFailed, ConfigError, InputError, LoraError, SetupError
 from lora.files import read_json
 from lora.model.load import load_bundle
 from lora.runners import outcome, output, stages
@@ -151,6 +151,44 @@ def test_another_configuration_or_other_data_are_refused_by_name_and_restart_beg
     run_experiment(replace(config, resume=False, restart=True))
     assert read_json(config.output_dir / "experiment_metrics.json")["train"]["steps"] == 6
     assert (config.output_dir / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+
+
+@pytest.mark.parametrize("flag", ["resume", "restart"])
+def test_a_run_that_cannot_begin_leaves_the_training_that_is_there(
+    job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    config = replace(job, output_dir=tmp_path / "run")
+    stop_early(config, monkeypatch)
+    before = {path: path.read_bytes() for path in partial_folder(config.output_dir).rglob("*") if path.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "require_alignment", lambda check: _raise(CheckFailed("misaligned")))
+        with pytest.raises(CheckFailed, match="misaligned"):
+            run_experiment(replace(config, **{flag: True}))
+    assert {
+        path: path.read_bytes() for path in partial_folder(config.output_dir).rglob("*") if path.is_file()
+    } == before
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_check_that_stops_training_marks_the_run(
+    job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(job, output_dir=tmp_path / "run")
+    step = Trainer.step
+
+    def fail(self: Trainer, number: int, *parts: Any) -> Any:
+        return step(self, number, *parts) if number < 5 else _raise(CheckFailed("the loss is not finite"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", fail)
+        with pytest.raises(CheckFailed):
+            run_experiment(config)
+    record = read_json(partial_folder(config.output_dir) / "run.json")
+    assert (record["status"], record["message"]) == ("check_failed", "the loss is not finite")
+    run_experiment(replace(config, resume=True))
 
 
 def test_what_is_at_the_partial_folders_place_and_no_run_stays(job: ExperimentConfig, tmp_path: Path) -> None:

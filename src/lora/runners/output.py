@@ -178,6 +178,8 @@ class Partial:
         self.results = results
         self.overwrite = config.overwrite
         self.training: JsonObject | None = None
+        self.has_begun = False
+        self._discards = config.restart
         self.checkpoints = Checkpoints(folder / CHECKPOINTS, Interval.parse(config.checkpoint_interval), console.print)
         self._record: JsonObject = {
             "schema_version": 1,
@@ -188,7 +190,7 @@ class Partial:
         }
 
     def begin(self, contents: JsonObject) -> None:
-        """Go on from what is there, or begin; only the main process has a record.
+        """Go on from what is there, or discard it and begin: everything was read and checked before.
 
         Args:
             contents: hash of everything that the training reads, by name; `None` where it is not known yet.
@@ -198,27 +200,32 @@ class Partial:
         """
         if not processes.is_main():
             return
-        record = _read_run(self.folder)
-        if record is not None:
-            before = record["contents"]
-            different = [
-                f"{name}: is not what it was when the run began"
-                for name in {**before, **contents}
-                if before.get(name) != contents.get(name) and None not in (before.get(name, ""), contents.get(name, ""))
-            ]
-            if different:
-                raise InputError(
-                    f"{self.folder}: its training read other data. Restore them, or give --restart to train anew",
-                    different,
-                )
-            self._record, self.training = record, record["training"]
-            console.print(f"{self.folder}: an unfinished run goes on, {describe(self.folder)}")
-            return
-        self._record["contents"] = contents
-        with writing(self.folder):
-            (self.folder / CHECKPOINTS).mkdir(exist_ok=True)
-        write_text(self.folder / CONFIG_FILE, yaml.safe_dump(self._record["config"], sort_keys=False))
+        if has_training(self.folder) and not self._discards:
+            self._go_on(contents)
+        else:
+            clear(self.folder, keep=True)
+            self._record["contents"] = contents
+            with writing(self.folder):
+                (self.folder / CHECKPOINTS).mkdir()
+            write_text(self.folder / CONFIG_FILE, yaml.safe_dump(self._record["config"], sort_keys=False))
+        self.has_begun = True
         self._write()
+
+    def _go_on(self, contents: JsonObject) -> None:
+        record = _read_run(self.folder)
+        assert record is not None
+        before = record["contents"]
+        different = [
+            f"{name}: is not what it was when the run began"
+            for name in {**before, **contents}
+            if before.get(name) != contents.get(name) and None not in (before.get(name, ""), contents.get(name, ""))
+        ]
+        if different:
+            raise InputError(
+                f"{self.folder}: its training read other data. Restore them, or give --restart to train anew", different
+            )
+        self._record, self.training = record | {"status": self._record["status"]}, record["training"]
+        console.print(f"{self.folder}: an unfinished run goes on, {describe(self.folder)}")
 
     def mark(self, status: str, **values: Any) -> None:
         """Write down how far the run is."""
@@ -267,11 +274,9 @@ def open_partial(config: ExperimentConfig) -> Iterator[Partial]:
         raise SetupError(f"{folder}: another process is at this run. Wait for it, or choose another --output-dir.")
     partial = Partial(config, folder, config.output_dir)
     try:
-        if config.restart or not has_training(folder):
-            clear(folder, keep=True)
         yield partial
     except CheckFailed as error:
-        if _read_run(folder) is not None:
+        if partial.has_begun:
             partial.mark("check_failed", message=error.message)
         raise
     finally:
