@@ -21,5 +21,10 @@ def printable_lines(text: object) -> str:
     return _CONTROL.sub(lambda match: match[0] if match[0] in "\n\t" else _escaped(match), str(text))
 
 
+def replace_controls(text: str, mark: str) -> str:
+    """Return `text` with `mark` in place of each such character, for where an escape would take too much room."""
+    return _CONTROL.sub(mark, text)
+
+
 def _escaped(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"

@@ -17,6 +17,8 @@ from lora_cli.ui.kitty import install_release_parser
 from lora_cli.ui.widgets import RecordButton
 from voice_fakes import CountingVoices, ThreadEngine, tone_pcm
 
+from lora.scripts.cli import answer
+
 
 def main(log: Path) -> None:
     folder = log.parent / "data"
@@ -44,10 +46,20 @@ def main(log: Path) -> None:
             region = self.main.query_one(RecordButton).region
             note(f"button {region.x + 2};{region.y + 2}")
 
+        def on_unmount(self) -> None:
+            note("unmounted")
+
     app = LoggedApp(VoiceOptions(data_dir=folder), dict(DEFAULT_KEYS), make_core, driver_class=install_release_parser())
-    app.run()
-    note(f"left {app.return_code}")
+    try:
+        app.run_until_stopped()
+    finally:
+        note(f"left {app.return_code}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+
+    def work() -> int:
+        main(Path(sys.argv[1]))
+        return 0
+
+    sys.exit(answer("app", work))

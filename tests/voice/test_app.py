@@ -77,6 +77,16 @@ def test_a_spoken_take_shows_both_texts(data_dir: Path, size: tuple[int, int]) -
     play(data_dir, scenario, size=size)
 
 
+def test_a_voice_may_be_named_anything(data_dir: Path) -> None:
+    async def scenario(app: MoonshineApp, pilot: Pilot[None], port: FilePort) -> None:
+        pane = app.main.query(VoicePane).first()
+        pane.label("[bold]mine[/x] [@click=app.quit]", "[1.0]")
+        await pilot.pause(0.1)
+        assert pane._border_title.plain == "[bold]mine[/x] [@click=app.quit]"  # type: ignore[union-attr]
+
+    play(data_dir, scenario)
+
+
 def test_a_correction_is_saved_and_shown(data_dir: Path) -> None:
     async def scenario(app: MoonshineApp, pilot: Pilot[None], port: FilePort) -> None:
         await speak(app, pilot, port)

@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lora_cli.history import Entry
+from lora_cli.store import Store
 from lora_cli.ui.kitty import KeyRelease, ReleaseParser, ReleasesReported
 from textual import events
+
+from lora import signals
 
 APP = Path(__file__).with_name("pty_app.py")
 
@@ -139,6 +143,66 @@ def test_hold_and_tap_in_a_terminal(tmp_path: Path, kitty: bool) -> None:
         terminal.read_to_end()
         assert terminal.seen.count(b"\x1b[<u") == 1
         assert terminal.seen.rstrip().endswith(b"\x1b[?1004l") or b"\x1b[?1049l" in terminal.seen
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS, ids=lambda number: number.name)
+def test_a_signal_ends_the_app_and_gives_the_terminal_back(tmp_path: Path, number: signal.Signals) -> None:
+    terminal = Terminal(tmp_path / "log", kitty=True)
+    try:
+        terminal.wait_log("listening None")
+        terminal.send(b"\x1b[32;1:1u")
+        terminal.wait_log("recording hold")
+        terminal.pump(0.6)
+        os.kill(terminal.pid, number)
+        terminal.read_to_end()
+        terminal.wait_log("left 0")
+        assert {"finished quit", "unmounted"} <= set(terminal.lines())
+        said = terminal.seen.partition(b"\x1b[?1049l")[2]  # the alternate screen was left
+        assert said.strip().endswith(signals.describe(number).encode())
+        assert b"Traceback" not in said
+        assert terminal.seen.count(b"\x1b[<u") == 1
+    finally:
+        terminal.close()
+
+
+def test_a_terminal_that_is_gone_ends_the_app_and_keeps_the_recording(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path / "log", kitty=True)
+    terminal.wait_log("listening None")
+    terminal.send(b"\x1b[32;1:1u")
+    terminal.wait_log("recording hold")
+    terminal.pump(0.6)
+    os.close(terminal.fd)
+    until, ended = time.monotonic() + 60, 0
+    while not ended and time.monotonic() < until:
+        ended, status = os.waitpid(terminal.pid, os.WNOHANG)
+        time.sleep(0.1)
+    if not ended:
+        os.kill(terminal.pid, signal.SIGKILL)
+        os.waitpid(terminal.pid, 0)
+    assert ended, "the app goes on without a terminal"
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert "finished quit" in terminal.lines()
+
+
+def test_what_was_heard_and_what_failed_moves_no_cursor(tmp_path: Path) -> None:
+    hostile = "\x1b]0;owned\x07\x9b31m\u202ednuor\udcff"
+    store = Store(tmp_path / "data", speaker="ana")
+    (tmp_path / "data/takes/a.wav").write_bytes(b"")
+    entry = Entry("a", "2026-01-01T12:00:00+00:00", "a.wav", 1.0, {"base": f"before {hostile} after"}, failure=hostile)
+    store.put(entry)
+    store.close()
+    terminal = Terminal(tmp_path / "log", kitty=True)
+    try:
+        terminal.wait_log("listening None")
+        terminal.send(b"\x1b[B")
+        terminal.pump(1.0)
+        shown = terminal.seen.decode("utf-8")
+        assert "before" in shown
+        assert "owned31mdnuor after" in shown
+        assert not set(shown) & set("\x9b\u202e")
+        assert "\x1b]0" not in shown
     finally:
         terminal.close()
 

@@ -1,15 +1,19 @@
 """The Textual app: carries messages between the core and the screens, and keys to the core."""
 
+import os
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from textual import events as textual_events
 from textual.app import App
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 
+from lora import signals
 from lora.errors import LoraError
 from lora_cli import events
 from lora_cli.adapting import Adaptation, AdaptSettings
@@ -21,9 +25,13 @@ from lora_cli.transcripts import BASE, Emit
 from lora_cli.ui.dialogs import CorrectDialog, DeviceDialog, HelpDialog, VerdictDialog
 from lora_cli.ui.kitty import KeyRelease, ReleasesReported
 from lora_cli.ui.main_screen import DESCRIPTIONS, MainScreen
+from lora_cli.ui.plain import PlainLines
 from lora_cli.ui.playback import play_wav
 from lora_cli.ui.teach_screen import TeachScreen
 from lora_cli.ui.widgets import AdaptLine
+
+SIGNAL_INTERVAL_S = 0.2
+LEAVING_S = 3.0
 
 MakeCore = Callable[[Emit], VoiceCore]
 
@@ -61,7 +69,12 @@ class MoonshineApp(App[None]):
         self._asked: str | None = None
         self._again = False
         self._outcome: events.AdaptFinished | None = None
+        self._stop = signals.Stop()
         self.set_keymap({action: ",".join(bound) for action, bound in keys.items()})
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what every line passes through before it is drawn."""
+        return [*super().get_line_filters(), PlainLines()]
 
     def tell(self, message: events.Message) -> None:
         """Pass a message of the core on; called on the core's thread."""
@@ -75,9 +88,33 @@ class MoonshineApp(App[None]):
     def on_ready(self) -> None:
         """Start the core once the first frame is out: loading must not delay it."""
         self.core.start()
+        self.set_interval(SIGNAL_INTERVAL_S, self._leave_on_signal)
+
+    def run_until_stopped(self) -> None:
+        """Run until the person leaves, or until a signal asks for it; the recording is kept then too.
+
+        Raises:
+            Stopped: a signal did.
+        """
+        with signals.deferred() as self._stop:
+            self.run()
+
+    def _leave_on_signal(self) -> None:
+        number = self._stop.requested
+        if number is None:
+            return
+        self._end()
+        # Textual waits without end for a terminal that is gone, and SIGHUP says that it is.
+        giving_up = threading.Timer(LEAVING_S, os._exit, [128 + number])
+        giving_up.daemon = True
+        giving_up.start()
+        self.exit()
 
     def on_unmount(self) -> None:
         """End everything that was started."""
+        self._end()
+
+    def _end(self) -> None:
         if self.adaptation is not None:
             self.adaptation.cancel()
         self.core.stop()

@@ -42,7 +42,7 @@ def run_terminal_app(options: VoiceOptions) -> int:
         SetupError: the app ended on an error; Textual has shown it.
     """
     app = build_app(options)
-    app.run()
+    app.run_until_stopped()
     if app.return_code:
         raise SetupError("the app ended on an error, shown above. Recordings are kept.")
     return 0

@@ -66,7 +66,8 @@ class VoicePane(VerticalScroll):
 
     def label(self, title: str, figures: str) -> None:
         """Name the voice, and say what it took."""
-        self.border_title, self.border_subtitle = title, figures
+        # Plain strings would be read as markup, and an adapter's folder may be named anything.
+        self.border_title, self.border_subtitle = Text(title), Text(figures)
 
 
 class RecordButton(Static):
