@@ -6,7 +6,17 @@ import pytest
 import soundfile
 
 from lora.data import audio
-from lora.data.audio import PreprocessConfig, decode_audio, encode_flac, prepare_wave, read_wave, resample, wave_sha256
+from lora.data.audio import (
+    PreprocessConfig,
+    decode_audio,
+    encode_flac,
+    prepare_wave,
+    read_header,
+    read_wave,
+    resample,
+    wave_sha256,
+)
+from lora.data.truncation import cut_short
 from lora.errors import AudioError
 from lora.units import Wave
 
@@ -105,6 +115,26 @@ def test_samples_beyond_any_audio_are_refused_not_turned_into_nan() -> None:
         prepare_wave(square, 8000, CONFIG, name="a")
 
 
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 20.0])
+@pytest.mark.parametrize("value", [1e38, -1e38, 1e6, 100.0])
+def test_a_damaged_sample_is_refused_and_not_made_the_measure_of_the_rest(
+    tmp_path: Path, seconds: float, value: float
+) -> None:
+    wave = tone(seconds)
+    wave[len(wave) // 2] = value
+    (tmp_path / "a.wav").write_bytes(encode(wave, subtype="FLOAT"))
+    with pytest.raises(AudioError, match=r"a\.wav: (samples up to|a sample of) "):
+        read_wave(tmp_path / "a.wav", CONFIG)
+
+
+@pytest.mark.parametrize("peak", [1.0, 3.0, 30.0, 32768.0])
+def test_a_loud_float_recording_is_read(peak: float) -> None:
+    """Quiet speech with a loud word, over full scale by a few decibels, or on the scale of integers."""
+    wave = np.concatenate([tone(2.0, level=peak / 50), tone(0.3, level=peak), tone(2.0, level=peak / 50)])
+    wave = prepare_wave(wave, 16_000, CONFIG, name="a")
+    assert rms(wave) == pytest.approx(0.075, rel=1e-4)
+
+
 def test_silence_is_refused() -> None:
     with pytest.raises(AudioError, match="silence"):
         prepare_wave(np.zeros(16_000, dtype=np.float32), 16_000, CONFIG, name="a")
@@ -137,16 +167,65 @@ def test_a_missing_file_and_a_folder_are_no_audio(tmp_path: Path) -> None:
             read_wave(path, CONFIG)
 
 
+@pytest.mark.parametrize("part", [0.999, 0.9, 0.5, 0.1])
 @pytest.mark.parametrize(
-    ("format", "subtype"), [("WAV", "PCM_16"), ("WAV", "ULAW"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")]
+    ("format", "subtype"),
+    [
+        ("WAV", "PCM_16"),
+        ("WAV", "ULAW"),
+        ("WAVEX", "PCM_24"),
+        ("RF64", "PCM_16"),
+        ("W64", "PCM_16"),
+        ("AIFF", "PCM_16"),
+        ("AU", "PCM_16"),
+        ("CAF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("OGG", "OPUS"),
+        ("MP3", "MPEG_LAYER_III"),
+    ],
 )
-def test_a_truncated_file_is_refused_not_read_as_a_shorter_one(tmp_path: Path, format: str, subtype: str) -> None:
-    whole = encode(tone(2.0), format=format, subtype=subtype)
+def test_a_truncated_file_is_refused_not_read_as_a_shorter_one(
+    tmp_path: Path, format: str, subtype: str, part: float
+) -> None:
+    noise = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
+    whole = encode(0.1 * noise, format=format, subtype=subtype)
+    assert abs(len(decode_audio(whole, name="a")[0]) - len(noise)) <= 2 * 1152
     file = tmp_path / "a"
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(whole[: int(part * len(whole))])
     for data in (file, file.read_bytes()):
         with pytest.raises(AudioError, match=r"a: (truncated|cannot be decoded)"):
             decode_audio(data, name="a")
+    if format != "FLAC":  # its header says nothing of its size
+        with pytest.raises(AudioError):
+            read_header(file, name="a")
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_cut_between_two_pages_is_refused(subtype: str) -> None:
+    noise = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
+    whole = encode(0.1 * noise, format="OGG", subtype=subtype)
+    with pytest.raises(AudioError, match="truncated; its last Ogg page is not marked as the end of the stream"):
+        decode_audio(whole[: whole.rindex(b"OggS")], name="a")
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_what_follows_the_end_of_an_ogg_stream_does_no_harm(subtype: str) -> None:
+    whole = encode(tone(2.0), format="OGG", subtype=subtype)
+    assert len(decode_audio(whole + b"TAG" + bytes(125), name="a")[0]) == 32_000
+
+
+def test_an_mp3_with_tags_before_and_after_is_whole_until_it_is_cut() -> None:
+    picture = b"ID3\x04\0\0" + bytes([0, 0, 39, 16]) + bytes(39 * 128 + 16)  # sizes have seven bits a byte
+    mp3 = encode(tone(2.0), format="MP3", subtype="MPEG_LAYER_III")
+    assert len(decode_audio(picture + mp3 + b"TAG" + bytes(125), name="a")[0]) > 31_000
+    with pytest.raises(AudioError, match="truncated; the last 20 bytes that its header announces are missing"):
+        decode_audio((picture + mp3)[:-20], name="a")
+
+
+def test_a_header_of_endless_chunks_ends() -> None:
+    assert cut_short(b"RIFF" + bytes(4) + b"WAVE" + b"junk\0\0\0\0" * 100_000) is None
+    assert cut_short(b"caff" + bytes(4) + (b"free" + b"\xff" * 8)) is None
 
 
 def test_a_wav_of_unknown_length_as_a_pipe_writes_it_is_read_to_its_end() -> None:

@@ -17,6 +17,7 @@ import soundfile
 import soxr
 
 from lora.config import PreprocessConfig
+from lora.data.truncation import cut_short
 from lora.errors import AudioError
 from lora.units import SAMPLE_RATE_HZ, Wave
 
@@ -24,6 +25,12 @@ MAX_DECODED_SECONDS = 3600.0
 UNKNOWN_FRAMES = 2**62
 """libsndfile gives 2^63 - 1 for a FLAC that was written to a pipe."""
 BLOCK_VALUES = 2**20
+MAX_PEAK = 2.0**16
+"""Twice what 16-bit integers written as floats reach; the level is brought to `target_rms` whatever it was."""
+MAX_PEAK_OVER_REST = 100.0
+FULL_SCALE_HEADROOM = 4.0
+"""A float recording goes over full scale by a few decibels. Beyond that it is on another scale where the rest is loud
+too; a few samples alone are damage, and would turn the clip down to silence."""
 MAX_DECODED_VALUES = 3600 * 48_000
 """Samples of all channels together: 0.7 GB as float32. A FLAC of 729 KB can unfold to more."""
 
@@ -40,9 +47,10 @@ def decode_audio(data: bytes | Path, *, name: str) -> tuple[Wave, int]:
     with _opened(data, name) as file:
         samples, rate = _read_mono(file), file.samplerate
         # An MP3 header counts in frames of 1152 samples and may be out by one or two.
-        if len(samples) < min(file.frames - 2 * 1152, 0.95 * file.frames):
+        slack = max(2 * 1152, 0.05 * file.frames) if file.format.startswith("MP") else 0
+        if len(samples) < file.frames - slack:
             raise AudioError(f"{name}: truncated; {len(samples)} of {file.frames} samples are there. Replace it.")
-    _refuse_cut_wav(data, name)
+    _refuse_cut(data, name)
     return samples, rate
 
 
@@ -63,7 +71,7 @@ def read_header(path: Path, *, name: str) -> AudioHeader:
     """
     with _opened(path, name) as file:
         header = AudioHeader(file.frames, file.samplerate, not file.format.startswith("MP"))
-    _refuse_cut_wav(path, name)
+    _refuse_cut(path, name)
     return header
 
 
@@ -87,12 +95,10 @@ def _opened(data: bytes | Path, name: str) -> Iterator[soundfile.SoundFile]:
         ) from error
 
 
-def _refuse_cut_wav(data: bytes | Path, name: str) -> None:
-    missing = _missing_wav_bytes(data)
-    if missing:
-        raise AudioError(
-            f"{name}: truncated; the last {missing} bytes that its header announces are missing. Replace it."
-        )
+def _refuse_cut(data: bytes | Path, name: str) -> None:
+    sign = cut_short(data)
+    if sign:
+        raise AudioError(f"{name}: truncated; {sign}. Replace it, or encode it again.")
 
 
 class _Memory(io.BytesIO):
@@ -118,25 +124,6 @@ def _read_mono(file: soundfile.SoundFile) -> Wave:
             blocks.append(block[:, 0] if file.channels == 1 else block.mean(axis=1, dtype=np.float32))
             left -= len(block)
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
-
-
-def _missing_wav_bytes(data: bytes | Path) -> int:
-    """Return how many bytes of samples a WAV file lacks; 0 for other formats.
-
-    libsndfile reads a truncated WAV as a shorter one. A size of 2 GB or more says that the writer did not know it.
-    """
-    with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        start = file.read(12)
-        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-            return 0
-        while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                return max(0, file.tell() + length - size) if length < 2**31 else 0
-            file.seek(length + length % 2, io.SEEK_CUR)
-    return 0
 
 
 def resample(samples: Wave, rate_hz: int) -> Wave:
@@ -168,22 +155,37 @@ def prepare_wave(samples: Wave, rate_hz: int, config: PreprocessConfig, *, name:
         name: what an error message calls this audio, for example `train.jsonl:17`.
 
     Raises:
-        AudioError: NaN or infinite samples, silence, or audio shorter than `config.min_seconds`.
+        AudioError: NaN, infinite or huge samples, silence, or audio shorter than `config.min_seconds`.
     """
     if samples.ndim != 1:
         raise AudioError(f"{name}: audio of shape {samples.shape}; expected one channel, shape (samples,).")
     bad = int(np.count_nonzero(~np.isfinite(samples)))
     if bad:
         raise AudioError(f"{name}: {bad} of {len(samples)} samples are NaN or infinite. Re-export or remove it.")
+    fault = peak_fault(samples)
+    if fault:
+        raise AudioError(f"{name}: {fault}. Repair the audio or remove it.")
     check_prepared_length(len(samples), rate_hz, config, name=name)
     wave = resample(samples, rate_hz)
     rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
-    if not math.isfinite(rms):
-        raise AudioError(f"{name}: samples too large to be audio; expected -1 to 1. Re-export or remove it.")
     if rms < 1e-5:
         raise AudioError(f"{name}: silence (RMS {rms:.1e} of full scale). Record it again or remove it.")
     gain = min(config.target_rms / rms, config.peak_limit / float(np.abs(wave).max()))
     return (wave * np.float32(gain)).astype(np.float32, copy=False)
+
+
+def peak_fault(samples: Wave) -> str | None:
+    """Return what is wrong with the largest of finite samples: too large for any audio, or far above all others."""
+    sizes = np.abs(samples)
+    peak = float(sizes.max(initial=0.0))
+    if peak <= FULL_SCALE_HEADROOM:
+        return None
+    if peak > MAX_PEAK:
+        return f"samples up to {peak:.3g}, too large to be audio; expected -1 to 1"
+    rest = float(np.quantile(sizes, 0.999, method="lower"))
+    if peak > MAX_PEAK_OVER_REST * rest:
+        return f"a sample of {peak:.3g} where 999 of 1000 are below {rest:.3g}: a damaged one; expected -1 to 1"
+    return None
 
 
 def read_wave(path: Path, config: PreprocessConfig, *, name: str | None = None) -> Wave:

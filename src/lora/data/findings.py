@@ -65,7 +65,7 @@ RULES: dict[str, Rule] = {
         "warning", "the audio is longer than the `duration` key says", "Correct the key, or cut the clip."
     ),
     "too-large": Rule("error", "the audio decodes to more than the safety limit", "Cut it into utterances."),
-    "non-finite": Rule("error", "samples are NaN or infinite", "Export the file again, or remove the row."),
+    "non-finite": Rule("error", "samples are NaN, infinite or no audio", "Export the file again, or remove the row."),
     "silence": Rule("error", "there is nothing to hear", "Record it again, or remove the row."),
     "quiet": Rule(
         "warning", "the audio is so faint that scaling it up mostly raises noise", "Listen to it; record it again."

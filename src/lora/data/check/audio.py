@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from lora.config import PreprocessConfig
-from lora.data.audio import MAX_DECODED_SECONDS, MAX_DECODED_VALUES, decode_audio, resample
+from lora.data.audio import MAX_DECODED_SECONDS, MAX_DECODED_VALUES, decode_audio, peak_fault, resample
 from lora.data.findings import RULES
 from lora.data.fingerprint import sketch_wave
 from lora.data.manifest import Utterance
@@ -126,14 +126,15 @@ def check_samples(samples: Wave, rate: int, preprocess: PreprocessConfig, max_se
     if bad:
         yield "non-finite", f"{bad} of {len(samples)} samples"
         return
+    damage = peak_fault(samples)
+    if damage:
+        yield "non-finite", damage
+        return
     low, high = float(samples.min()), float(samples.max())
     peak = max(-low, high)
     mean = float(samples.mean(dtype=np.float64))
-    rms = math.sqrt(float(np.dot(samples, samples)) / len(samples)) if peak < 1e15 else math.inf
+    rms = math.sqrt(float(np.dot(samples, samples)) / len(samples))
     swing = math.sqrt(max(rms * rms - mean * mean, 0.0))  # the level without the offset
-    if not math.isfinite(rms):
-        yield "non-finite", f"samples up to {peak:.1e}; expected -1 to 1"
-        return
     if swing < SILENCE_RMS:
         yield "silence", f"RMS {swing:.1e} of full scale"
         return
