@@ -18,7 +18,6 @@ computation counted, `throughput_ratio_with_filling` is extrapolated from the me
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -41,6 +40,7 @@ from workload import (
 )
 
 from lora.errors import LoraError, SetupError
+from lora.files import folder_beside
 from lora.runners.progress import progress_bar
 
 HERE = Path(__file__).resolve().parent
@@ -106,26 +106,25 @@ def run_worker(command: Sequence[str | Path], log: Path) -> None:
         raise SetupError(f"{words[1]} ended with exit code {done.returncode}. Its last lines", tail)
 
 
-def run_round(options: argparse.Namespace, work: Path, advance: Any) -> dict[str, Round]:
+def run_round(options: argparse.Namespace, place: Path, advance: Any) -> dict[str, Round]:
     """Run the official trainer, then ours with each precision."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    common = ["--model", options.model, "--manifest", options.manifest, "--work", work, "--device", options.device]
-    advance(0, "official trainer")
-    official = HERE / "peer_official.py"
-    run_worker([options.peer_python, official, *common, "--steps", options.steps], work.with_suffix(".official.log"))
-    advance(1)
-    rounds = {}
-    for precision in options.precision:
-        advance(0, f"ours, {precision}")
-        log = work.with_suffix(f".{precision}.log")
-        ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "official", "--precision", precision]
-        ours += ["--parts", options.parts]
-        run_worker(ours, log)
-        rounds[precision] = Round(read_json(work / "result.json"), read_json(work / "ours.json"))
+    with folder_beside(place) as work:
+        common = ["--model", options.model, "--manifest", options.manifest, "--work", work, "--device", options.device]
+        advance(0, "official trainer")
+        official = HERE / "peer_official.py"
+        words = [options.peer_python, official, *common, "--steps", options.steps]
+        run_worker(words, place.with_suffix(".official.log"))
         advance(1)
-    shutil.rmtree(work)
-    return rounds
+        rounds = {}
+        for precision in options.precision:
+            advance(0, f"ours, {precision}")
+            log = place.with_suffix(f".{precision}.log")
+            ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "official", "--precision", precision]
+            ours += ["--parts", options.parts]
+            run_worker(ours, log)
+            rounds[precision] = Round(read_json(work / "result.json"), read_json(work / "ours.json"))
+            advance(1)
+        return rounds
 
 
 def summarise(rounds: Sequence[Round]) -> dict[str, Spread]:

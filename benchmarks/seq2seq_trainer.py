@@ -12,7 +12,6 @@ The peer pads the encoder as Transformers does, so the losses are close and not 
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,22 @@ from peer import HERE, Round, parse_options, prepare, print_table, run_worker, s
 from workload import LAYERS, fail, machine, read_json
 
 from lora.errors import LoraError
+from lora.files import folder_beside
 from lora.model.adapters import TARGET_PRESETS, target_pattern
 from lora.runners.progress import progress_bar
 
 
-def run_round(options: argparse.Namespace, targets: Any, work: Path) -> Round:
+def run_round(options: argparse.Namespace, targets: Any, place: Path) -> Round:
     """Run the peer, then ours on its batches."""
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    common = ["--model", options.model, "--manifest", options.manifest, "--work", work, "--device", options.device]
-    peer = [options.peer_python, HERE / "seq2seq_peer.py", *common, "--steps", options.steps]
-    run_worker([*peer, "--pattern", target_pattern(targets, num_encoder_layers=LAYERS)], work.with_suffix(".peer.log"))
-    ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "seq2seq", "--targets", targets]
-    run_worker([*ours, "--precision", options.precision], work.with_suffix(".ours.log"))
-    result = Round(read_json(work / "result.json"), read_json(work / "ours.json"))
-    shutil.rmtree(work)
-    return result
+    with folder_beside(place) as work:
+        common = ["--model", options.model, "--manifest", options.manifest, "--work", work, "--device", options.device]
+        peer = [options.peer_python, HERE / "seq2seq_peer.py", *common, "--steps", options.steps]
+        run_worker(
+            [*peer, "--pattern", target_pattern(targets, num_encoder_layers=LAYERS)], place.with_suffix(".peer.log")
+        )
+        ours = [sys.executable, HERE / "peer_ours.py", *common, "--peer", "seq2seq", "--targets", targets]
+        run_worker([*ours, "--precision", options.precision], place.with_suffix(".ours.log"))
+        return Round(read_json(work / "result.json"), read_json(work / "ours.json"))
 
 
 def main() -> int:

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from lora.errors import InputError, SetupError
-from lora.files import LITTER, atomic_file, exchange, read_json, staged_directory, to_json, write_json, write_text
+from lora.files import (
+    LITTER,
+    atomic_file,
+    exchange,
+    read_json,
+    scratch_folder,
+    staged_directory,
+    to_json,
+    write_json,
+    write_text,
+)
 
 
 def test_a_staged_folder_appears_as_a_whole(tmp_path: Path) -> None:
@@ -58,6 +68,23 @@ def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_a_living_on
         write_text(target, "second")
     assert target.read_bytes() == b"first"
     assert sorted(tmp_path.iterdir()) == sorted([target, *others])
+
+
+def test_a_scratch_folder_is_private_and_what_other_users_left_there_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f".probe.0123abcd{LITTER}"
+    left.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    with scratch_folder("probe") as folder:
+        assert folder.parent == tmp_path
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == [left]
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with scratch_folder("probe"):
+        assert not left.exists()
 
 
 def test_new_files_and_folders_have_the_permissions_that_the_user_gives_to_all(tmp_path: Path) -> None:

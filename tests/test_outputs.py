@@ -202,6 +202,12 @@ def test_a_link_out_of_a_folder_of_ours_is_not_followed(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"out/a": b"1"}
 
 
+def test_a_file_may_be_written_as_an_output_into_a_stage(tmp_path: Path) -> None:
+    with output_folder(tmp_path / "out") as stage:
+        write_output(stage / "a", "1", root=stage)
+    assert contents(tmp_path) == {"out/a": b"1"}
+
+
 def test_a_failure_changes_nothing(tmp_path: Path) -> None:
     write_folder(tmp_path / "out", a="1")
     with pytest.raises(SetupError, match="cannot be written"), output_folder(tmp_path / "out") as stage:

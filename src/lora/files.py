@@ -64,19 +64,19 @@ def staged_directory(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_beside(target: Path) -> Iterator[Path]:
+def folder_beside(target: Path, *, mode: int = 0o777) -> Iterator[Path]:
     """Yield a new hidden folder beside `target`; what is at its place at the end is removed.
 
     Raises:
         SetupError: as `atomic_file`.
     """
-    with writing(target), _beside(target, is_folder=True) as (stage, _):
+    with writing(target), _beside(target, is_folder=True, mode=mode) as (stage, _):
         yield stage
 
 
 def scratch_folder(name: str) -> AbstractContextManager[Path]:
-    """Return a folder in the system's temporary folder that lasts as long as the block."""
-    return folder_beside(Path(tempfile.gettempdir()) / name)
+    """Return a folder of this user's alone in the system's temporary folder that lasts as long as the block."""
+    return folder_beside(Path(tempfile.gettempdir()) / name, mode=0o700)
 
 
 @contextmanager
@@ -101,7 +101,7 @@ LITTER = ".moonshine-lora.tmp"
 
 
 @contextmanager
-def _beside(target: Path, *, is_folder: bool) -> Iterator[tuple[Path, int]]:
+def _beside(target: Path, *, is_folder: bool, mode: int = 0o777) -> Iterator[tuple[Path, int]]:
     """Yield a new file or folder beside `target` and its handle, locked while in use; removed if it is still there."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in litter_of(target):
@@ -109,7 +109,7 @@ def _beside(target: Path, *, is_folder: bool) -> Iterator[tuple[Path, int]]:
     while True:
         name = target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(4)}{LITTER}")
         if is_folder:
-            name.mkdir()
+            name.mkdir(mode)
         flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
         handle = open_locked(name, flags)
         if handle is not None:
@@ -143,15 +143,28 @@ def litter_of(target: Path) -> list[Path]:
 
 
 def remove_litter(path: Path) -> bool:
-    """Remove what a killed process left, unless a process is still at it; tell whether it was removed."""
+    """Remove what a killed process left, unless a process is still at it; tell whether it was removed.
+
+    In a folder that many users share, what is another's stays.
+    """
+    if sys.platform == "win32" or not is_own(path):
+        return False
     handle = open_locked(path, os.O_RDONLY)
-    if handle is None or sys.platform == "win32":
+    if handle is None:
         return False
     try:
         remove(path)
     finally:
         os.close(handle)
     return True
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a file or folder is there and is this user's."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
 
 
 def remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from lora.errors import ConfigError, InputError, SetupError
 from lora.files import (
+    LITTER,
     atomic_file,
     exchange,
     folder_beside,
@@ -267,7 +268,7 @@ def _write_record(folder: Path, hashes: Hashes, kind: str) -> None:
 
 @contextmanager
 def _folder_locked(folder: Path) -> Iterator[None]:
-    if os.name != "posix":
+    if os.name != "posix" or folder.name.endswith(LITTER):  # a stage is locked by its writer, this process
         yield
         return
     handle = os.open(folder, os.O_RDONLY)

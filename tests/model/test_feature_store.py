@@ -196,3 +196,13 @@ def test_more_than_the_limit_in_use_stops_with_the_option(tmp_path: Path) -> Non
     with pytest.raises(SetupError, match="--feature-cache-gib"):
         add(store, 3)
     assert [read(open_store(tmp_path), number) for number in (1, 2, 3)] == [content(1), content(2), None]
+
+
+def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="cannot be written"):
+        FeatureStore(tmp_path / "file", limit_bytes=2**20)
+    store = FeatureStore(tmp_path / "cache", limit_bytes=2**20)
+    (tmp_path / "cache").rmdir()
+    with pytest.raises(SetupError, match="cannot be written"):
+        add(store, 1)

@@ -55,3 +55,14 @@ def test_a_missing_corpus_gives_exit_code_2_and_leaves_nothing(
     assert real_small.main(["--fsdd", str(tmp_path / "gone"), "--output-dir", str(tmp_path / "out" / "small")]) == 2
     assert "gone" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_folder_of_the_users_is_refused_before_anything_is_built(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "real_metrics.json").write_text("mine")
+    assert real_small.main(["--fsdd", str(corpus), "--output-dir", str(tmp_path / "small")]) == 2
+    assert "small" in capsys.readouterr().err
+    assert not (tmp_path / "small-data").exists()
+    assert (tmp_path / "small" / "real_metrics.json").read_text() == "mine"

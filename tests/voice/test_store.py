@@ -122,6 +122,33 @@ def test_a_recording_of_a_killed_app_is_in_the_history_of_the_next(data_dir: Pat
     writer.close()
 
 
+def test_recordings_of_the_users_among_the_takes_are_no_takes(data_dir: Path, tone: bytes) -> None:
+    (data_dir / "takes").mkdir(parents=True)
+    mine = [data_dir / "takes" / name for name in ("interview.wav", "song.wav")]
+    for path in mine:
+        path.write_bytes(b"RIFF" + 100 * b"mine")
+    store = Store(data_dir, speaker="ada", retention=Retention(takes=1))
+    add_take(store, tone)
+    add_take(store, tone)
+    assert len(Store(data_dir, speaker="ada", retention=Retention(takes=1)).entries()) == 1
+    assert [path.read_bytes() for path in mine] == 2 * [b"RIFF" + 100 * b"mine"]
+
+
+def test_a_history_that_names_files_elsewhere_is_refused(data_dir: Path, tone: bytes) -> None:
+    store = Store(data_dir, speaker="ada")
+    add_take(store, tone)
+    text = store.history_path.read_text().replace('"wav": "', '"wav": "../../')
+    store.history_path.write_text(text)
+    with pytest.raises(InputError, match="expected a file name"):
+        Store(data_dir, speaker="ada")
+
+
+def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="cannot be written"):
+        Store(tmp_path / "file", speaker="ada")
+
+
 def test_a_second_app_on_the_same_folder_is_refused(data_dir: Path) -> None:
     store = Store(data_dir, speaker="ada", exclusive=True)
     with pytest.raises(SetupError, match="another moonshine uses this folder"):
@@ -133,7 +160,8 @@ def test_a_second_app_on_the_same_folder_is_refused(data_dir: Path) -> None:
 def test_private_recordings_of_a_killed_app_are_removed_by_the_next(data_dir: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from lora_cli.store import Store\n"
-        "print(Store(Path(sys.argv[1]), speaker='a', keep_history=False).takes_dir, flush=True); os._exit(9)"
+        "store = Store(Path(sys.argv[1]), speaker='a', keep_history=False)\n"
+        "print(store.takes_dir, flush=True); os._exit(9)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(data_dir)], capture_output=True, text=True, check=False)
     left = Path(done.stdout.strip())
@@ -274,8 +302,11 @@ def test_a_full_disk_leaves_the_last_good_history(data_dir: Path, tone: bytes, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(SetupError, match="No space"):
         store.correct(entry.id, "one")
+    with pytest.raises(SetupError, match="No space"):
+        store.delete(entry.id)
+    assert store.wav_path(entry).exists()
     monkeypatch.undo()
     assert Store(data_dir, speaker="ada").entries() == [entry]
 

@@ -87,6 +87,7 @@ def test_the_process_answers_for_every_voice_and_survives_a_bad_adapter(
     checkpoint: Path, tmp_path: Path, inbox: Inbox
 ) -> None:
     choice = ModelChoice(str(checkpoint / "base"), (("one", checkpoint / "one"), ("bad", tmp_path)))
+    (tmp_path / "model.log").write_text("mine")
     engine = ProcessEngine(choice, tmp_path / "model.log", {"PYTHONPATH": os.pathsep.join(sys.path)})
     engine.start(inbox.put)
     try:
@@ -99,8 +100,10 @@ def test_the_process_answers_for_every_voice_and_survives_a_bad_adapter(
         assert finals == ["base", "one"]
         engine.tell({"do": "load", "dir": str(checkpoint / "two"), "name": "two"})
         assert inbox.wait(dict, lambda m: m["is"] == "ready")["voices"] == ["base", "one", "two"]
+        assert engine.log.name == "model-2.log"
     finally:
         engine.stop()
+    assert {path.name: path.read_text() for path in tmp_path.glob("*.log")} == {"model.log": "mine"}
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path: Path, inbox: Inbox) -> None:

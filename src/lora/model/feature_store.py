@@ -120,7 +120,7 @@ class FeatureStore:
         Raises:
             SetupError: the limit does not allow them, or the disk is full.
         """
-        with (self.folder / "writer.lock").open("wb") as lock:
+        with writing(self.folder), (self.folder / "writer.lock").open("ab") as lock:
             lock_file(lock.fileno())
             self.refresh()
             new = [(key, data) for key, data in entries if self.size_of(key) is None]

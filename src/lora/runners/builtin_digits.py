@@ -25,12 +25,13 @@ from lora.model.families import FAMILIES
 from lora.model.load import Bundle, load_bundle
 from lora.model.scratch import build_model, build_processor, save_checkpoint
 from lora.model.text import build_token_batch
-from lora.outputs import output_folder
+from lora.outputs import check_folder, inputs_of, output_folder
 from lora.runners.builtin_options import BuiltinConfig
 from lora.runners.progress import console, progress_bar
 from lora.training.objective import aligned_objective
 from lora.units import SAMPLE_RATE_HZ, Wave
 
+KIND = "a base model"
 US_SPEAKERS = ("jackson", "theo")
 TRAIN_INDICES = range(10, 50)
 SPEEDS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
@@ -65,7 +66,12 @@ class DigitComposer:
 
 
 def train_builtin(config: BuiltinConfig) -> Path:
-    """Train the model and write model, processor and `recipe.json` to `config.output`."""
+    """Train the model and write model, processor and `recipe.json` to `config.output`.
+
+    Raises:
+        ConfigError, SetupError: as `output_folder`, before anything is read.
+    """
+    check_folder(config.output, inputs_of(config.fsdd, config.init_from), kind=KIND, overwrite=config.overwrite)
     composer = DigitComposer(load_recordings(config.fsdd, "train", US_SPEAKERS, TRAIN_INDICES), config.speed_spread)
     voices = voices_of("train", config.voices)
     console.print(f"speaking {config.synthetic_clips} synthetic clips in {len(voices)} voices")
@@ -82,13 +88,15 @@ def train_builtin(config: BuiltinConfig) -> Path:
     )
     if config.init_from is not None:
         model = load_bundle(str(config.init_from), torch.device("cpu")).core
-    with output_folder(config.output) as stage:
+    with output_folder(config.output, kind=KIND, overwrite=config.overwrite) as stage:
         save_checkpoint(model, processor, stage)
         bundle = load_bundle(str(stage), torch.device("cpu"))
         core = bundle.core.train().requires_grad_(True)
         final_loss = _optimise(config, bundle, core, composer, synthetic)
         save_checkpoint(core.eval().half(), processor, stage)
-        recipe = {key: value for key, value in vars(config).items() if key not in ("fsdd", "output", "init_from")}
+        recipe = {
+            key: value for key, value in vars(config).items() if key not in ("fsdd", "output", "overwrite", "init_from")
+        }
         write_json(
             stage / "recipe.json",
             recipe

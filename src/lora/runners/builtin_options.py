@@ -12,6 +12,7 @@ class BuiltinConfig:
 
     fsdd: Path = option(Path("../shared/fsdd"), help="folder of the Free Spoken Digit Dataset")
     output: Path = option(Path("outputs/builtin-digits"), help="where the checkpoint goes")
+    overwrite: bool = option(False, help="keep files in the output folder that this tool did not write, beside the new")
     voices: list[str] = option(
         default_factory=lambda: ["en-us", "en-us-nyc"], help="accents of the synthetic voices (train split)"
     )

@@ -7,13 +7,12 @@ import dataclasses
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import yaml
 
 from lora import processes
 from lora.config import ExperimentConfig
+from lora.files import scratch_folder
 from lora.model.methods import start_adaptation
 from lora.runners import inputs, output, stages
 from lora.runners.features import count_views
@@ -62,8 +61,8 @@ def _estimate(config: ExperimentConfig) -> DryRun:
     if processes.is_main():
         output.check_output(config)
     # What a run learns it keeps in its cache folder; a dry run keeps nothing.
-    with TemporaryDirectory(prefix="moonshine-lora-") as folder:
-        return _probe(config, replace(config, seeds=None, cache_dir=Path(folder)))
+    with scratch_folder("dry-run") as folder:
+        return _probe(config, replace(config, seeds=None, cache_dir=folder))
 
 
 def _probe(config: ExperimentConfig, single: ExperimentConfig) -> DryRun:

@@ -1,14 +1,14 @@
 """Manifests that a matrix or a sweep needs: built when they are missing or no longer what the file asks for."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora.caches import name_damage
 from lora.errors import ConfigError, InputError
-from lora.files import read_json, sha256_file, write_json
+from lora.files import read_json, sha256_file, write_json, writing
 from lora.runners.build import BuildOptions, build_manifest
 from lora.runners.progress import console
 from lora.runners.shift import ShiftOptions, shift
@@ -48,42 +48,43 @@ def build_missing(
     Of several workers one builds, and the others wait for it.
 
     Raises:
-        InputError, SetupError: as `build_manifest` and `shift`.
+        InputError, SetupError: as `build_manifest` and `shift`, or another file is where the record should be.
     """
     if not plans:
         return
+    _read_built(record_path)
     with _only_one(record_path.with_suffix(".lock")):
         for plan in plans:
-            record = _read_record(record_path)
+            record = _read_built(record_path)
             path = plan.options.output
             if path.exists() and record.get(str(path)) == {"command": plan.command, "sha256": sha256_file(path)}:
                 continue
             console.print(f"$ {plan.command}")
             build(plan.options)
             record[str(path)] = {"command": plan.command, "sha256": sha256_file(path)}
-            write_json(record_path, record)
+            write_json(record_path.resolve(), record)
 
 
-def _read_record(path: Path) -> JsonObject:
-    """Return what built each manifest; nothing where the record is damaged, which is told."""
-    if not path.exists():
-        return {}
-    try:
-        record = read_json(path)
-    except InputError as error:
-        name_damage(error.message)
-        return {}
-    if isinstance(record, dict):
-        return record
-    name_damage(f"{path}: got a JSON {type(record).__name__}, expected an object.")
-    return {}
+def _read_built(path: Path) -> dict[str, JsonObject]:
+    """Return what was built, by file; a JSON document of another shape is not ours.
+
+    Raises:
+        InputError: it is no such record.
+    """
+    record = read_json(path) if os.path.lexists(path) else {}
+    rows = record.values() if isinstance(record, dict) else [None]
+    if not all(isinstance(row, dict) and row.keys() == {"command", "sha256"} for row in rows):
+        raise InputError(f"{path}: no record of manifests that were built. Move it away, or choose another folder.")
+    return record
 
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
     """Hold a lock that the system lets go when the process ends; Windows has none, so start one worker first there."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("ab")  # a file of this name may be the user's: not a byte of it changes
+    with file:
         if sys.platform != "win32":
             import fcntl
 

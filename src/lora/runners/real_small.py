@@ -26,16 +26,38 @@ class RealSmallOptions:
     restart: bool = option(False, help="discard the unfinished training and train anew")
 
 
+def _plan(options: RealSmallOptions, data: Path) -> ExperimentConfig:
+    return ExperimentConfig(
+        output_dir=options.output_dir,
+        dataset_path=data / "train.jsonl",
+        manifest_path=data / "domain.jsonl",
+        guardrail_manifest=[data / "guardrail.jsonl"],
+        replay_manifest=data / "replay.jsonl",
+        validation_manifest=data / "validation.jsonl",
+        guardrail_validation_manifest=data / "guardrail_validation.jsonl",
+        model_id=options.model_id,
+        max_steps=options.max_steps,
+        eval_interval=max(options.max_steps // 2, 1),
+        seed=options.seed,
+        device=options.device,
+        resume=options.resume,
+        restart=options.restart,
+    )
+
+
 def run_real_small(options: RealSmallOptions) -> JsonObject:
     """Build small manifests of real speech and run one experiment on them.
 
     Writes `real_metrics.json`, `lora_adapter/` and `processor/` to the output folder, and everything
     else that an experiment writes.
     """
-    from lora.files import write_json
+    from lora.outputs import write_output_json
     from lora.runners.experiment import run_experiment
+    from lora.runners.output import check_output
 
     data = options.output_dir.with_name(options.output_dir.name + "-data")
+    config = _plan(options, data)
+    check_output(config)
     plans = {
         "train": ("train", ACCENTS, 160, range(10, 50)),
         "replay": ("train", US_SPEAKERS, 160, range(10, 50)),
@@ -54,25 +76,8 @@ def run_real_small(options: RealSmallOptions) -> JsonObject:
             indices=indices,
         )
         write_clips(clips, data / f"{name}.jsonl", total=samples)
-    metrics = run_experiment(
-        ExperimentConfig(
-            output_dir=options.output_dir,
-            dataset_path=data / "train.jsonl",
-            manifest_path=data / "domain.jsonl",
-            guardrail_manifest=[data / "guardrail.jsonl"],
-            replay_manifest=data / "replay.jsonl",
-            validation_manifest=data / "validation.jsonl",
-            guardrail_validation_manifest=data / "guardrail_validation.jsonl",
-            model_id=options.model_id,
-            max_steps=options.max_steps,
-            eval_interval=max(options.max_steps // 2, 1),
-            seed=options.seed,
-            device=options.device,
-            resume=options.resume,
-            restart=options.restart,
-        )
-    )
-    write_json(options.output_dir / "real_metrics.json", metrics)
+    metrics = run_experiment(config)
+    write_output_json(options.output_dir / "real_metrics.json", metrics, root=options.output_dir)
     print(options.output_dir / "real_metrics.json")
     return metrics
 

@@ -2,10 +2,11 @@
 
 import os
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lora.errors import ConfigError, SetupError
+from lora.files import folder_beside
 from lora.units import JsonObject
 
 SLOT, WORKER, IDENTITY = "slot", "worker", "identity"
@@ -48,16 +50,22 @@ def open_study(storage: str, name: str, pruner: optuna.pruners.BasePruner) -> It
 def _create_sqlite(path: Path) -> None:
     """Make the file with its tables, whole: workers that start at once would collide over the tables."""
     if path.exists():
+        _refuse_foreign(path)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with folder_beside(path) as stage, suppress(FileExistsError):  # another worker was quicker; its file is as good
+        _close(_open(f"{SQLITE}{stage / 'study'}"))
+        os.link(stage / "study", path)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a database of something else, in which the study's tables would be made."""
     try:
-        _close(_open(f"{SQLITE}{own}"))
-        os.link(own, path)
-    except FileExistsError:
-        pass  # another worker was quicker, and its file is as good
-    finally:
-        own.unlink(missing_ok=True)
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOCK_WAIT_S)) as database:
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise SetupError(f"--storage: {path} cannot be opened ({error}). Check the file.") from error
+    if "studies" not in names:
+        raise ConfigError(f"--storage: {path} holds no studies. It is left as it is: give another file.")
 
 
 def _open(storage: str) -> RDBStorage:

@@ -9,7 +9,6 @@ import os
 import platform
 import queue
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import soxr
 
 from lora.errors import CheckFailed, InputError
+from lora.files import scratch_folder
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Seconds
 from lora_cli import events
 from lora_cli.core import CoreSettings, VoiceCore
@@ -61,11 +61,11 @@ def measure_latency(paths: Sequence[Path], choice: ModelChoice, *, takes: int, s
     clips = [pcm_at_16_khz(path) for path in paths]
     inbox: queue.SimpleQueue[events.Message] = queue.SimpleQueue()
     port = FilePort()
-    with tempfile.TemporaryDirectory(prefix="moonshine-latency-") as folder:
+    with scratch_folder("latency") as folder:
         core = VoiceCore(
             port=port,
-            engine=ProcessEngine(choice, Path(folder) / "model.log"),
-            store=Store(Path(folder), speaker="latency"),
+            engine=ProcessEngine(choice, folder / "model.log"),
+            store=Store(folder, speaker="latency"),
             emit=inbox.put,
             settings=CoreSettings(silence_s=silence_s),
             detector=SileroVad,

@@ -1,6 +1,7 @@
 """The app's end of the model process: starts it, feeds it audio, passes on what it says."""
 
 import contextlib
+import itertools
 import os
 import queue
 import subprocess
@@ -58,7 +59,8 @@ class ProcessEngine:
     """The model in a process of its own.
 
     Args:
-        log: file for what the process prints; its end is shown when the process dies.
+        log: file for what the process prints; its end is shown when the process dies. One that is there stays, and
+            another name is taken. It is kept where the process died.
         environment: variables added to the process's.
     """
 
@@ -69,12 +71,13 @@ class ProcessEngine:
         self._outbox: queue.SimpleQueue[tuple[JsonObject, bytes] | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         self._threads: list[threading.Thread] = []
-        self._stopping = False
+        self._stopping = self._died = False
 
     def start(self, deliver: Deliver) -> None:
         """Start the process and the two threads that talk with it."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("wb") as log:
+        self.log = _free_name(self.log)
+        with self.log.open("xb") as log:
             self._process = subprocess.Popen(
                 worker_command(self.choice),
                 stdin=subprocess.PIPE,
@@ -110,6 +113,8 @@ class ProcessEngine:
                 self._process.wait()
             for thread in self._threads:
                 thread.join(timeout=2)
+            if not self._died:
+                self.log.unlink(missing_ok=True)
 
     def _write(self, stream: BinaryIO) -> None:
         with contextlib.suppress(BrokenPipeError), stream:  # the reading thread reports a death
@@ -125,12 +130,19 @@ class ProcessEngine:
         assert self._process is not None
         code = self._process.wait()
         if not self._stopping and not explained:
+            self._died = True
             message = f"the model process ended with code {code}; its log is {self.log}{self._log_tail()}"
             deliver({"is": "error", "message": message})
 
     def _log_tail(self) -> str:
         lines = self.log.read_bytes()[-LOG_TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
+
+
+def _free_name(path: Path) -> Path:
+    """Return `path`, or the first of its numbered names where nothing is."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not os.path.lexists(name))
 
 
 def worker_command(choice: ModelChoice) -> Sequence[str]:

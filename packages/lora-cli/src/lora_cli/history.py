@@ -1,5 +1,6 @@
 """The history's entries: what is known of a take, how long it is kept, and recordings that no entry names."""
 
+import re
 import wave
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,8 @@ from lora.units import Seconds
 from lora_cli.wav import HEADER_BYTES
 
 KEEP_TAKES = 1000
+TAKE_NAME = re.compile(r"\d{8}-\d{6}-\d{3}(-\d+)?")
+"""What a take is called: the time of day, and a number where several began at once."""
 FOUND = "Recorded in a visit that broke off, not transcribed yet."
 SHORTEST_FOUND_S: Seconds = 0.3
 
@@ -77,7 +80,10 @@ def read_history(path: Path) -> list[Entry]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             values: dict[str, Any] = parse_json(line)
-            entries.append(Entry(**{name: value for name, value in values.items() if name in known}))
+            entry = Entry(**{name: value for name, value in values.items() if name in known})
+            if Path(entry.wav).name != entry.wav:
+                raise ValueError(f"wav is {entry.wav!r}, expected a file name")
+            entries.append(entry)
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}:{number}: damaged ({error}). Move the file away to start a new history."
@@ -88,11 +94,13 @@ def read_history(path: Path) -> list[Entry]:
 def find_recordings(folder: Path, known: set[str]) -> list[Entry]:
     """Return an entry for every recording that the history does not know: its app was killed before the end.
 
+    A file whose name is not a take's is the user's; an entry of it would one day expire, and the file with it.
+
     Raises:
-        InputError: a file there is not a WAV file.
+        InputError: a take there is not a WAV file.
     """
     found: list[Entry] = []
-    for path in sorted(folder.glob("*.wav")):
+    for path in sorted(path for path in folder.glob("*.wav") if TAKE_NAME.fullmatch(path.stem)):
         status = path.stat()
         if path.name in known or status.st_size <= HEADER_BYTES:
             continue

@@ -49,6 +49,6 @@ class KeptTakes:
         """Remove a take and its recording."""
         try:
             self._store.delete(take_id)
-        except OSError as error:
+        except (LoraError, OSError) as error:
             self._emit(events.Notice(f"Not deleted: {error}", "error"))
         self._emit(events.HistoryChanged(take_id))

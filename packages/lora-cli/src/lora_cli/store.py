@@ -5,15 +5,15 @@
     taught/manifest.jsonl  audio, text, speaker, time, origin; read by every command of the project
     taught/audio/<id>.wav
 
-Files are replaced whole, so a crash or a full disk leaves the last good one.
+Files are replaced whole, so a crash or a full disk leaves the last good one. A recording goes after its line is gone.
 """
 
 import fcntl
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +21,13 @@ from typing import Literal
 
 from lora.bounded import parse_json
 from lora.errors import InputError, SetupError
-from lora.files import atomic_file, to_json
+from lora.files import atomic_file, scratch_folder, to_json, writing
 from lora.units import JsonObject, Seconds
 from lora_cli.history import Entry, Retention, find_recordings, read_history
 
 Origin = Literal["corrected", "prompted"]
 Part = Literal["train", "heldout"]
-PRIVATE_PREFIX = "moonshine-private-"
+PRIVATE_NAME = "private"
 HELD_OUT_EVERY = 4
 
 
@@ -66,14 +66,13 @@ class Store:
         self.keep_history = keep_history
         self.retention = retention or Retention()
         self._lock = threading.RLock()
-        root.mkdir(parents=True, exist_ok=True)
-        self._claim = claim_folder(root) if exclusive else None
-        if keep_history:
-            self._session = root
-        else:
-            remove_stale_private_folders()
-            self._session = Path(tempfile.mkdtemp(prefix=f"{PRIVATE_PREFIX}{os.getpid()}-"))
-        self.takes_dir.mkdir(parents=True, exist_ok=True)
+        with writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._claim = claim_folder(root) if exclusive else None
+        self._visit = ExitStack()
+        self._session = root if keep_history else self._visit.enter_context(scratch_folder(PRIVATE_NAME))
+        with writing(self.takes_dir):
+            self.takes_dir.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, Entry] = {entry.id: entry for entry in read_history(self.history_path)}
         found = find_recordings(self.takes_dir, {entry.wav for entry in self._entries.values()})
         self._entries |= {entry.id: entry for entry in found}
@@ -133,18 +132,19 @@ class Store:
         with self._lock:
             entry = self._entries.pop(take_id, None)
             if entry is not None:
-                self.wav_path(entry).unlink(missing_ok=True)
                 self._save()
+                self.wav_path(entry).unlink(missing_ok=True)
 
     def _expired(self) -> list[Entry]:
         return self.retention.expired(sorted(self._entries.values(), key=lambda entry: entry.id), datetime.now(UTC))
 
     def _save(self) -> None:
-        for entry in self._expired():
-            self.wav_path(self._entries.pop(entry.id)).unlink(missing_ok=True)
+        expired = [self._entries.pop(entry.id) for entry in self._expired()]
         with atomic_file(self.history_path) as file:
             for entry in sorted(self._entries.values(), key=lambda entry: entry.id):
                 file.write(to_json(asdict(entry), indent=None).encode("utf-8") + b"\n")
+        for entry in expired:
+            self.wav_path(entry).unlink(missing_ok=True)
 
     def score(self) -> dict[str, int]:
         """Return how many blind votes each voice has won."""
@@ -232,8 +232,7 @@ class Store:
 
     def close(self) -> None:
         """End the visit: without history the recordings go."""
-        if not self.keep_history:
-            shutil.rmtree(self._session, ignore_errors=True)
+        self._visit.close()
         if self._claim is not None:
             os.close(self._claim)
             self._claim = None
@@ -256,21 +255,3 @@ def claim_folder(folder: Path) -> int:
         os.close(claim)
         raise SetupError(f"{folder}: another moonshine uses this folder. Close it, or give --data-dir.") from error
     return claim
-
-
-def remove_stale_private_folders() -> None:
-    """Remove private folders whose app was killed before it could."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PRIVATE_PREFIX}*"):
-        pid = folder.name.removeprefix(PRIVATE_PREFIX).partition("-")[0]
-        if pid.isdigit() and not _is_running(int(pid)) and folder.stat().st_uid == os.getuid():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

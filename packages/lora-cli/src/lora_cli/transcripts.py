@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lora.errors import LoraError
 from lora.units import JsonObject
 from lora_cli import events
 from lora_cli.engine import Engine
@@ -99,9 +100,8 @@ class Transcripts:
         """Put a take into the history. A disk that takes no more costs the history's file, not the visit."""
         try:
             self._store.put(entry)
-        except OSError as error:
-            why = f"{self._store.history_path}: cannot be written ({error.strerror}). Free space."
-            self._emit(events.Notice(f"{why} The recordings are in {self._store.takes_dir}.", "error"))
+        except (LoraError, OSError) as error:
+            self._emit(events.Notice(f"{error} The recordings are in {self._store.takes_dir}.", "error"))
         self._emit(events.HistoryChanged(entry.id))
 
     def load_adapter(self, folder: Path, name: str) -> None:

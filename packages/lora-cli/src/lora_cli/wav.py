@@ -25,7 +25,12 @@ class WavWriter:
         self.data_bytes = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-        os.write(self._file, wav_header(rate_hz, 0))
+        try:
+            os.write(self._file, wav_header(rate_hz, 0))
+        except OSError:
+            os.close(self._file)
+            path.unlink()
+            raise
 
     def write(self, data: bytes) -> None:
         """Append samples, int16 little-endian."""
