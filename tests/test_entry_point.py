@@ -64,6 +64,22 @@ def test_a_signal_at_any_moment_ends_a_command_with_one_line(entry: str, number:
         assert (code, lines) in [(128 + number, [signals.describe(number)]), (0, [])], (delay_s, err)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="a terminal's Ctrl-C reaches a whole group of processes")
+def test_the_processes_of_a_command_say_nothing_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    words = "build-manifest --source synthetic --split train --samples 3000 --output"
+    for delay_s in (0.7, 1.2, 2.0):
+        process = start(["-m", "lora", *words.split(), tmp_path / "m.jsonl"], start_new_session=True)
+        time.sleep(delay_s)
+        os.killpg(process.pid, signal.SIGINT)
+        code, _, err = end(process)
+        lines = [line for line in err.splitlines() if "\u2501" not in line]
+        assert (code, lines[-1]) == (130, "interrupted"), err
+        assert len(lines) <= 2, err  # what was built is kept, and that is said
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """A command without options."""
