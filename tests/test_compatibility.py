@@ -82,10 +82,14 @@ def test_a_manifest_is_read_and_passes_check(name: str, old: Path) -> None:
     assert bytes_of(old) == before
 
 
-def test_a_manifest_is_built_again_in_its_place(old: Path) -> None:
+def test_a_manifest_is_built_again_beside_the_old_one_which_stays(old: Path) -> None:
+    before = bytes_of(old / "data")
     words = "--source synthetic --split test --voices en-us --min-digits 1 --max-digits 1 --seed 7 --samples 2"
-    assert main(["build-manifest", *words.split(), "--output", "data/guardrail.jsonl"]) == 0
-    assert len(read_manifest(old / "data/guardrail.jsonl")) == 2
+    assert main(["build-manifest", *words.split(), "--output", "data/guardrail.jsonl"]) == 2
+    assert bytes_of(old / "data") == before
+    assert main(["build-manifest", *words.split(), "--output", "data/guardrail2.jsonl"]) == 0
+    assert before.items() <= bytes_of(old / "data").items()
+    assert len(read_manifest(old / "data/guardrail2.jsonl")) == 2
 
 
 def test_the_reports_of_a_run_are_written_again(old: Path) -> None:

@@ -111,7 +111,7 @@ def test_no_input_is_an_output_though_it_is_ours(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="also an input"):
             check_file(place, [path])
     with pytest.raises(ConfigError, match="cannot become"):
-        check_folder(tmp_path, [path])
+        check_folder(tmp_path, iter([path]))
 
 
 def test_a_file_cannot_be_where_a_folder_is_nor_below_a_file(tmp_path: Path) -> None:

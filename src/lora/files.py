@@ -29,7 +29,15 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as hex, read in blocks."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_rest(file)
+
+
+def sha256_rest(file: BinaryIO) -> str:
+    """Return the SHA-256 of an open file from its position on as hex, read in blocks."""
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(2**20), b""):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -107,7 +115,7 @@ def _beside(target: Path, *, is_folder: bool, mode: int = 0o777) -> Iterator[tup
     for left in litter_of(target):
         remove_litter(left)
     while True:
-        name = target.with_name(f".{_shortened(target.name)}.{secrets.token_hex(4)}{LITTER}")
+        name = target.with_name(f".{shortened(target.name)}.{secrets.token_hex(4)}{LITTER}")
         if is_folder:
             name.mkdir(mode)
         flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -137,7 +145,7 @@ def open_locked(path: Path, flags: int) -> int | None:
 
 def litter_of(target: Path) -> list[Path]:
     """Return what killed processes left beside `target` while they wrote it."""
-    start = f".{_shortened(target.name)}."
+    start = f".{shortened(target.name)}."
     digits = "[0-9a-f]" * 8
     return sorted(target.parent.glob(f"{glob.escape(start)}{digits}{LITTER}"))
 
@@ -175,6 +183,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no links for it."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
 def exchange(first: Path, second: Path) -> None:
     """Swap two paths of one file system in one step, so that at no moment either is missing.
 
@@ -196,7 +212,7 @@ def exchange(first: Path, second: Path) -> None:
         raise OSError(code, os.strerror(code), str(second))
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """Return the start of a file name, so short that what is put around it fits into the 255 bytes of a name."""
     return name.encode()[:200].decode(errors="ignore")
 

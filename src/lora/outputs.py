@@ -19,8 +19,8 @@ from lora.files import (
     folder_beside,
     lock_file,
     read_json,
-    sha256_bytes,
     sha256_file,
+    sha256_rest,
     to_json,
     write_json,
     writing,
@@ -98,7 +98,7 @@ def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         file.seek(0)
-        digest = sha256_bytes(file.read())
+        digest = sha256_rest(file)
         check_file(path, root=root)
         _add_to_record(root, name, digest)
 
@@ -155,7 +155,7 @@ def _check_contents(path: Path, kind: str, overwrite: bool) -> None:
             f"{path}: holds {read_kind(target) or 'other results of this tool'}, and only an earlier "
             f"{kind or 'result of the same command'} is replaced. Choose another place, or move it away."
         )
-    others = [file for file in foreign(target) if not _is_no_obstacle(file)]
+    others = [file for file in foreign(target) if not is_no_obstacle(file)]
     if overwrite:
         others = [file for file in others if file.relative_to(target).as_posix() in listed]
     if others:
@@ -292,7 +292,8 @@ def _carry(item: Path, place: Path) -> None:
         os.link(item, place, follow_symlinks=False)
 
 
-def _is_no_obstacle(path: Path) -> bool:
+def is_no_obstacle(path: Path) -> bool:
+    """Tell whether a file is of those that file managers put into folders."""
     return path.name in NO_OBSTACLES or path.name.startswith("._")
 
 

@@ -110,9 +110,40 @@ def test_warnings_go_only_when_asked_for(result: Check, tmp_path: Path) -> None:
 
 def test_a_repair_goes_into_a_new_folder_only(result: Check, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me")
-    with pytest.raises(ConfigError, match="not an empty folder"):
+    with pytest.raises(ConfigError, match="not an earlier repair"):
         write_fixed(result, tmp_path, allow_outside=False)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_same_repair_is_found_and_another_is_not_replaced(result: Check, tmp_path: Path) -> None:
+    output = tmp_path / "fixed"
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    fixed = write_fixed(result, output, allow_outside=False)
+    before = files()
+    assert write_fixed(result, output, allow_outside=False) == fixed
+    with pytest.raises(ConfigError, match="another repair"):
+        write_fixed(result, output, also=["clipping"], allow_outside=False)
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"notes\.txt"):
+        write_fixed(result, output, allow_outside=False)
+    assert files() == before | {output / "notes.txt": b"mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["fixed"]
+
+
+def test_a_repair_does_not_go_where_its_manifests_are(result: Check, tortured: object) -> None:
+    folder = tortured.train.parent  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="not an earlier repair"):
+        write_fixed(result, folder, allow_outside=False)
+
+
+def test_a_repair_of_a_repair_does_not_replace_it(result: Check, tmp_path: Path) -> None:
+    output = tmp_path / "fixed"
+    first = write_fixed(result, output, allow_outside=False)
+    with pytest.raises(ConfigError, match="is read, and lies in it"):
+        write_fixed(check(*first.manifests.values()), output, allow_outside=False)
 
 
 def test_a_repair_by_an_unknown_or_unremovable_code_is_refused(result: Check, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from lora.data.audio_folder import is_intact
 from lora.data.manifest import Manifest, read_manifest
 from lora.data.sources.base import Clip, write_clips
-from lora.errors import SourceError
+from lora.errors import ConfigError, SourceError
 from lora.files import sha256_file
 from lora.units import Wave
 
@@ -19,6 +20,12 @@ def tone(rate: int = 16_000, level: float = 0.5) -> Wave:
 
 def clip(name: str = "a-1") -> Clip:
     return Clip(name, tone(), 16_000, "three seven", "ann", {"kind": "test"})
+
+
+def visible(folder: Path) -> list[str]:
+    """Return the names of all files in a folder, hidden ones left out."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def samples_of(manifest: Manifest) -> Wave:
@@ -32,7 +39,9 @@ def test_clips_become_flac_files_and_a_manifest_that_names_them(tmp_path: Path) 
     assert [utterance.id for utterance in manifest.utterances] == ["a-1", "a-2"]
     first = manifest.utterances[0]
     assert (first.text, first.speaker_id, first.extra) == ("three seven", "ann", {"kind": "test"})
-    assert first.audio == tmp_path / "out" / "train_audio" / "a-1.flac"
+    (folder,) = (tmp_path / "out").glob("train_audio-*")
+    assert first.audio == folder / "a-1.flac"
+    assert is_intact(folder)
     info = soundfile.info(str(first.audio))
     assert (info.format, info.subtype, info.samplerate, info.channels, info.frames) == (
         "FLAC",
@@ -41,7 +50,7 @@ def test_clips_become_flac_files_and_a_manifest_that_names_them(tmp_path: Path) 
         1,
         8000,
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.jsonl", "train_audio"]
+    assert visible(tmp_path / "out") == ["train.jsonl", f"{folder.name}/a-1.flac", f"{folder.name}/a-2.flac"]
 
 
 def test_eight_kilohertz_audio_is_resampled_to_sixteen(tmp_path: Path) -> None:
@@ -68,7 +77,7 @@ def test_embedded_audio_holds_the_same_samples_as_the_files_and_makes_no_folder(
     assert isinstance(embedded.audio, np.ndarray)
     assert np.array_equal(embedded.audio, in_files)
     assert embedded.sampling_rate == 16_000
-    assert not (tmp_path / "inline_audio").exists()
+    assert not list(tmp_path.glob("inline_audio*"))
 
 
 def test_the_same_clips_give_the_same_bytes(tmp_path: Path) -> None:
@@ -92,18 +101,26 @@ def test_a_source_that_fails_midway_leaves_nothing(tmp_path: Path, embed_audio: 
 
 def test_a_failure_keeps_the_older_manifest_and_its_audio(tmp_path: Path) -> None:
     output = write_clips([clip("old")], tmp_path / "m.jsonl")
-    before = output.read_bytes()
+    before, files = output.read_bytes(), visible(tmp_path)
     with pytest.raises(SourceError, match="was used before"):
         write_clips([clip("new"), clip("new")], output)
     assert output.read_bytes() == before
-    assert [path.name for path in (tmp_path / "m_audio").iterdir()] == ["old.flac"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.jsonl", "m_audio"]
+    assert visible(tmp_path) == files
 
 
-def test_writing_again_replaces_the_older_audio(tmp_path: Path) -> None:
-    write_clips([clip("old")], tmp_path / "m.jsonl")
-    write_clips([clip("new")], tmp_path / "m.jsonl")
-    assert [path.name for path in (tmp_path / "m_audio").iterdir()] == ["new.flac"]
+def test_writing_again_leaves_the_older_audio_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = write_clips([clip("old")], tmp_path / "m.jsonl")
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(output.read_bytes())
+    (older,) = tmp_path.glob("m_audio-*")
+    write_clips([clip("old")], output)
+    assert capsys.readouterr().err == ""
+    write_clips([clip("new")], output)
+    err = capsys.readouterr().err
+    assert str(older) in err
+    assert "moonshine-lora clean" in err
+    assert len(read_manifest(copy)) == 1
+    assert read_manifest(output).utterances[0].id == "new"
 
 
 def test_a_source_without_clips_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
@@ -113,7 +130,7 @@ def test_a_source_without_clips_is_refused_before_a_folder_is_made(tmp_path: Pat
 
 
 def test_a_folder_as_output_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a folder"):
         write_clips([clip()], tmp_path)
 
 
@@ -140,4 +157,4 @@ def test_a_clip_that_a_manifest_cannot_hold_is_named_and_refused(tmp_path: Path,
     with pytest.raises(SourceError, match=message) as caught:
         write_clips([clip("a-1"), bad], tmp_path / "m.jsonl")
     assert repr(bad.id) in str(caught.value)
-    assert list(tmp_path.iterdir()) == []
+    assert visible(tmp_path) == []

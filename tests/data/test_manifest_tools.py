@@ -9,13 +9,16 @@ import soundfile
 import soxr
 
 from lora.config import PreprocessConfig
+from lora.data import audio_folder, placement
 from lora.data.audio import wave_sha256
+from lora.data.audio_folder import is_intact
 from lora.data.leakage import LeakRow
 from lora.data.manifest import Utterance, read_manifest
 from lora.data.manifest_tools import describe, sample_manifest, split_manifest
 from lora.data.merging import merge_manifests
 from lora.data.partition import Measured, check_parts, divide, parse_parts
 from lora.data.placement import NewAudio, write_placed
+from lora.data.shift import shift_manifest
 from lora.data.sources.base import Clip, write_clips
 from lora.errors import AudioError, CheckFailed, ConfigError, ManifestError
 
@@ -77,7 +80,9 @@ def test_audio_below_the_output_is_referred_to_and_other_audio_is_copied(tmp_pat
     assert summary.copied == 1
     assert first.audio == (tmp_path / "here" / "near_wavs" / "0.wav").resolve()
     assert isinstance(second.audio, Path)
-    assert second.audio.parent == (tmp_path / "here" / "all_audio").resolve()
+    assert second.audio.parent.parent == (tmp_path / "here").resolve()
+    assert second.audio.parent.name.startswith("all_audio-")
+    assert is_intact(second.audio.parent)
     assert second.audio.name.startswith("b_1__-")
     assert hashes(tmp_path / "here" / "all.jsonl") == hashes(near) + hashes(far)
 
@@ -119,11 +124,11 @@ def test_the_origin_of_a_merged_row_is_kept_when_it_is_merged_again(tmp_path: Pa
 
 def test_no_manifest_is_merged_into_itself_or_twice(tmp_path: Path) -> None:
     one = make(tmp_path / "one.jsonl", {"a": {}})
-    with pytest.raises(ManifestError, match="in place"):
+    with pytest.raises(ConfigError, match="in place"):
         merge_manifests([one], one)
     with pytest.raises(ManifestError, match="twice"):
         merge_manifests([one, tmp_path / "." / "one.jsonl"], tmp_path / "all.jsonl")
-    with pytest.raises(ManifestError, match="is a folder"):
+    with pytest.raises(ConfigError, match="is a folder"):
         merge_manifests([one], tmp_path)
 
 
@@ -185,10 +190,10 @@ def test_a_failure_half_way_leaves_the_old_manifest_and_its_audio(tmp_path: Path
             raise AudioError("no more")
 
     write_placed(tmp_path / "all.jsonl", entries(False, b"old"))
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
     with pytest.raises(AudioError):
         write_placed(tmp_path / "all.jsonl", entries(True, b"new"))
-    assert files_below(tmp_path) == ["all.jsonl", "all_audio/a.flac"]
-    assert (tmp_path / "all_audio" / "a.flac").read_bytes() == b"old"
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
 
 
 def test_ids_that_are_no_file_names_or_differ_in_case_only_get_files_of_their_own(tmp_path: Path) -> None:
@@ -199,16 +204,102 @@ def test_ids_that_are_no_file_names_or_differ_in_case_only_get_files_of_their_ow
     utterances = read_manifest(tmp_path / "all.jsonl").utterances
     assert [utterance.id for utterance in utterances] == ids
     assert len({str(utterance.audio).casefold() for utterance in utterances}) == len(ids)
-    assert all(path.parent == tmp_path / "all_audio" for path in (tmp_path / "all_audio").iterdir())
+    (folder,) = tmp_path.glob("all_audio-*")
+    assert len(list(folder.iterdir())) == len(ids)
 
 
-def test_audio_in_the_folder_that_would_be_replaced_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_the_users_where_audio_was_put_by_an_earlier_version_is_read_and_stays(tmp_path: Path) -> None:
     old = make(tmp_path / "old.jsonl", {"a": {}})
     (tmp_path / "old_wavs").rename(tmp_path / "new_audio")
+    (tmp_path / "new_audio" / "notes.txt").write_text("mine")
     old.write_text(old.read_text().replace("old_wavs", "new_audio"))
-    with pytest.raises(ManifestError, match="replaces"):
-        merge_manifests([old], tmp_path / "new.jsonl")
-    assert (tmp_path / "new_audio" / "0.wav").is_file()
+    before = {path: path.read_bytes() for path in (tmp_path / "new_audio").iterdir()}
+    merge_manifests([old], tmp_path / "new.jsonl")
+    shift_manifest(old, ["level:3"], tmp_path / "new2.jsonl")
+    assert {path: path.read_bytes() for path in (tmp_path / "new_audio").iterdir()} == before
+    assert hashes(tmp_path / "new.jsonl") == hashes(old)
+
+
+@pytest.mark.parametrize("mine", ["m.jsonl", "wavs"])
+def test_nothing_of_the_users_and_no_input_is_written_over(tmp_path: Path, mine: str) -> None:
+    one = make(tmp_path / "one.jsonl", {f"u{n}": {"speaker_id": n} for n in range(4)})
+    output = tmp_path / "m.jsonl" if mine == "m.jsonl" else tmp_path / "one_wavs" / "0.wav"
+    (tmp_path / "m.jsonl").write_text("mine")
+    (tmp_path / "one_train.jsonl").write_text("mine")
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    for write in (
+        lambda: merge_manifests([one], output),
+        lambda: sample_manifest(one, output, samples=1),
+        lambda: shift_manifest(one, ["level:3"], output),
+        lambda: split_manifest(one, parse_parts(["train=0.5", "test=rest"]), tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="not an earlier output"):
+            write()
+    for write in (
+        lambda: sample_manifest(one, one, samples=1),
+        lambda: shift_manifest(one, ["level:3"], one),
+    ):
+        with pytest.raises(ConfigError, match="in place"):
+            write()
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+def test_an_audio_folder_that_was_changed_is_not_taken_for_what_its_name_says(tmp_path: Path) -> None:
+    entry = NewAudio(Utterance("a", "one", np.ones(1, np.float32)), b"data")
+    write_placed(tmp_path / "all.jsonl", [entry])
+    (folder,) = tmp_path.glob("all_audio-*")
+    (folder / ".DS_Store").write_bytes(b"left by a file manager")
+    assert is_intact(folder)
+    write_placed(tmp_path / "all.jsonl", [entry])
+    (folder / "notes.txt").write_text("mine")
+    assert not is_intact(folder)
+    with pytest.raises(ConfigError, match="not what its name says"):
+        write_placed(tmp_path / "all.jsonl", [entry])
+    (folder / "notes.txt").unlink()
+    (folder / "a.flac").write_bytes(b"edit")
+    assert not is_intact(folder)
+
+
+def test_a_manifest_is_written_through_a_link_to_an_earlier_one_and_lies_beside_its_audio(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link, real = tmp_path / "link.jsonl", tmp_path / "far" / "all.jsonl"
+    link.symlink_to(real)
+    for data in (b"old", b"new"):
+        output = real if data == b"old" else link
+        write_placed(output, [NewAudio(Utterance("a", "one", np.ones(1, np.float32)), data)])
+    (utterance,) = read_manifest(real).utterances
+    assert isinstance(utterance.audio, Path)
+    assert utterance.audio.read_bytes() == b"new"
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link.jsonl"]
+
+
+@pytest.mark.parametrize("before", ["audio", "manifest"])
+def test_killed_before_the_audio_or_the_manifest_appears_old_and_new_are_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    one = make(tmp_path / "one.jsonl", {"a": {}, "b": {"hertz": 700}})
+    output = tmp_path / "far" / "m.jsonl"
+    shift_manifest(one, ["level:3"], output)
+    old, old_audio = output.read_bytes(), hashes(output)
+    with monkeypatch.context() as patch:
+        if before == "audio":
+            patch.setattr(audio_folder, "_place", _killed)
+        else:
+            patch.setattr(audio_folder, "output_file", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            merge_manifests([one], output)
+    assert output.read_bytes() == old
+    assert hashes(output) == old_audio
+    merge_manifests([one], output)
+    assert hashes(output) == hashes(one)
+    again = tmp_path / "other" / "m.jsonl"
+    merge_manifests([one], again)
+    assert output.read_bytes() == again.read_bytes()
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 # Split
@@ -303,7 +394,54 @@ def test_a_split_writes_manifests_that_share_no_speaker_and_keep_the_audio_where
     assert sorted(u.id for u in (*train, *test)) == sorted(rows)
     assert [part.utterances for part in summary.parts] == [6, 6]
     assert summary.parts[0].asked_seconds == pytest.approx(1.5)
-    assert not list(tmp_path.glob("*_audio"))
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert folder.name == "all_wavs"
+
+
+def split_of(tmp_path: Path, seed: int, **changes: Any) -> dict[str, list[str]]:
+    path = tmp_path / "all.jsonl"
+    parts = parse_parts(changes.pop("parts", ["train=0.5", "test=rest"]))
+    split_manifest(path, parts, tmp_path, seed=seed)
+    return {
+        part.name: [row.id for row in read_manifest(tmp_path / f"all_{part.name}.jsonl").utterances] for part in parts
+    }
+
+
+def test_another_split_is_not_written_over_and_the_same_one_is_found(tmp_path: Path) -> None:
+    make(tmp_path / "all.jsonl", {f"u{n}": {"speaker_id": n} for n in range(12)})
+    first = split_of(tmp_path, 1)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    assert split_of(tmp_path, 1) == first
+    with pytest.raises(ConfigError, match="another seed") as error:
+        split_of(tmp_path, 2)
+    assert len(error.value.problems) == 2
+    with pytest.raises(ConfigError, match="another seed"):
+        split_of(tmp_path, 1, parts=["dev=0.2", "test=rest"])
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+def test_a_split_that_was_killed_between_its_parts_is_finished_and_not_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "all.jsonl", {f"u{n}": {"speaker_id": n, "hertz": 200 + 20 * n} for n in range(12)})
+    publish, calls = audio_folder.publish, []
+
+    def killed_at_the_second(*arguments: Any, **named: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        publish(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placement, "publish", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            split_of(tmp_path, 1)
+    assert (tmp_path / "all_train.jsonl").exists()
+    assert not (tmp_path / "all_test.jsonl").exists()
+    with pytest.raises(ConfigError, match="another seed"):
+        split_of(tmp_path, 2)
+    parts = split_of(tmp_path, 1)
+    assert not set(parts["train"]) & set(parts["test"])
 
 
 # Sample and stats

@@ -8,8 +8,9 @@ import pytest
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError, InputError
-from lora.files import read_json, sha256_file, write_json, write_jsonl, write_text
+from lora.files import read_json, sha256_file, write_json, write_jsonl
 from lora.hypotheses import Hypothesis, parse_rule
+from lora.outputs import write_output
 from lora.runners.averaged import parts_of
 from lora.runners.build import BuildOptions
 from lora.runners.matrix import Matrix, RunPlan, run_matrix, select_runs, write_tables
@@ -32,7 +33,7 @@ class StubBuild:
 
     def __call__(self, options: ManifestOptions) -> None:
         self.built.append(options.output.stem)
-        write_text(options.output, f"{options.output.stem} {options.seed}\n")
+        write_output(options.output, f"{options.output.stem} {options.seed}\n")
 
 
 class StubRun:
@@ -260,14 +261,39 @@ def test_runs_on_manifests_that_changed_are_refused(tmp_path: Path, document: Pa
         run_all(make_matrix(tmp_path, seed=2), document, StubRun())
 
 
-def test_an_edited_manifest_is_built_again(tmp_path: Path, document: Path) -> None:
+def test_an_edited_manifest_is_not_built_over_and_nothing_else_is(tmp_path: Path, document: Path) -> None:
     matrix = make_matrix(tmp_path)
     run_all(matrix, document, StubRun())
-    (tmp_path / "data" / "us.jsonl").write_text("edited", encoding="utf-8")
+    edited, other = (tmp_path / "data" / f"{plan.name}.jsonl" for plan in matrix.manifests[:2])
+    edited.write_text("edited", encoding="utf-8")
+    other.unlink()
     build = StubBuild()
-    build_missing(matrix.manifests, matrix.output / "manifests.json", build)
-    assert build.built == ["us"]
-    assert (tmp_path / "data" / "us.jsonl").read_text(encoding="utf-8") == "us 1\n"
+    with pytest.raises(ConfigError, match="was changed since"):
+        build_missing(matrix.manifests, matrix.output / "manifests.json", build)
+    assert build.built == []
+    assert edited.read_text(encoding="utf-8") == "edited"
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"mine": true}'])
+def test_a_file_of_the_users_at_the_records_place_stays(tmp_path: Path, content: str) -> None:
+    record = tmp_path / "manifests.json"
+    record.write_text(content, encoding="utf-8")
+    lock = tmp_path / "manifests.lock"
+    lock.write_text("mine", encoding="utf-8")
+    build = StubBuild()
+    with pytest.raises(InputError, match="no record of manifests"):
+        build_missing(make_matrix(tmp_path).manifests, record, build)
+    assert (build.built, record.read_text(encoding="utf-8")) == ([], content)
+    assert lock.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_kill_before_the_record_is_written_builds_the_same_manifest_again(tmp_path: Path) -> None:
+    matrix = make_matrix(tmp_path)
+    first, *_ = matrix.manifests
+    StubBuild()(first.options)
+    build = StubBuild()
+    build_missing([first], matrix.output / "manifests.json", build)
+    assert build.built == [first.name]
 
 
 def test_a_check_that_stops_a_run_unexpectedly_does_not_stop_the_others(tmp_path: Path, document: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,7 +48,7 @@ def lay_out(options: PersonalOptions) -> tuple[set[str], set[str], str]:
     """Do everything before the experiment; return the ids to train on, those held out, and what was said."""
     data = options.output_dir.with_name("data")
     config = plan_experiment(options, {}, choose_guards(options, data), data)
-    said = divide(gather(options, data), config, options)
+    config, said = divide(gather(options, data), config, options)
     held_out = ids_of(config.manifest_path) if options.test_manifest is None else set()
     return ids_of(config.dataset_path), held_out, said
 
@@ -129,6 +130,25 @@ def test_the_same_recording_twice_is_never_on_both_sides(recordings: Path, tmp_p
     assert {identifier.removeprefix("copy-") for identifier in train}.isdisjoint(
         identifier.removeprefix("copy-") for identifier in held_out
     )
+
+
+def test_parts_of_another_division_lie_beside_the_older_ones_which_stay(recordings: Path, tmp_path: Path) -> None:
+    first = lay_out(options_of(recordings, tmp_path / "out", seed=1))
+    before = {path: path.read_bytes() for path in (tmp_path / "data").glob("*.jsonl")}
+    assert lay_out(options_of(recordings, tmp_path / "out", seed=1)) == first
+    second = lay_out(options_of(recordings, tmp_path / "out", seed=2))
+    assert second[1] != first[1]
+    after = {path: path.read_bytes() for path in (tmp_path / "data").glob("*.jsonl")}
+    assert before.items() <= after.items()
+    assert len(after) == len(before) + 2 == 5
+
+
+def test_recordings_where_the_manifests_audio_was_put_stay(recordings: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "recordings_audio"
+    shutil.copytree(recordings, folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    lay_out(options_of(folder, tmp_path / "out"))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_with_a_test_manifest_nothing_is_held_out_of_the_folder(recordings: Path, tmp_path: Path) -> None:

@@ -64,13 +64,19 @@ def launch(
         augment=["speed:0.95-1.05"],
     )
     words = command_line(job)
+    (audio,) = folder.glob("domain_audio-*")
     model = ["--model-id", str(toy_checkpoint), "--device", "cpu"]
     (folder / "job.json").write_text(
         json.dumps(
             {
                 "experiment": words,
                 "run_stt": [*model, "--manifest", str(job.manifest_path), "--output", str(folder / "stt.json")],
-                "run_stt_files": [*model, str(folder / "domain_audio"), "--output", str(folder / "files.json")],
+                "run_stt_files": [
+                    *model,
+                    str(audio),
+                    "--output",
+                    str(folder / "files.json"),
+                ],
                 "refused": command_line(replace(job, output_dir=folder)),
             }
         )

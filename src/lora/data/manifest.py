@@ -258,25 +258,46 @@ def to_row(utterance: Utterance, root: Path) -> JsonObject:
     Raises:
         ManifestError: the audio file is not under `root`.
     """
-    return _to_row(utterance, root, root.resolve())
+    return _to_row(utterance, _written_audio(utterance, root, root.resolve()))
 
 
-def _to_row(utterance: Utterance, root: Path, resolved_root: Path) -> JsonObject:
+def _written_audio(utterance: Utterance, root: Path, resolved_root: Path) -> str | None:
+    if not isinstance(utterance.audio, Path):
+        return None
+    try:
+        return utterance.audio.resolve().relative_to(resolved_root).as_posix()
+    except ValueError as error:
+        raise ManifestError(f"{utterance.audio}: outside {root}; a manifest's audio lies under its folder.") from error
+
+
+def _to_row(utterance: Utterance, audio: str | None) -> JsonObject:
     row: JsonObject = {"id": utterance.id}
-    if isinstance(utterance.audio, Path):
-        try:
-            row["audio"] = utterance.audio.resolve().relative_to(resolved_root).as_posix()
-        except ValueError as error:
-            raise ManifestError(
-                f"{utterance.audio}: outside {root}; a manifest's audio lies under its folder."
-            ) from error
-    else:
+    if audio is None:
         samples, row["sampling_rate"] = utterance.decode()
         row["audio"] = np.asarray(samples, dtype=np.float64).tolist()
+    else:
+        row["audio"] = audio
     row["text"] = utterance.text
     if utterance.speaker_id is not None:
         row["speaker_id"] = utterance.speaker_id
     return row | utterance.extra
+
+
+def manifest_line(utterance: Utterance, path: Path, resolved_root: Path, *, audio: str | None = None) -> bytes:
+    """Return the line of `utterance` in the manifest `path`.
+
+    Args:
+        resolved_root: the manifest's folder, links followed.
+        audio: path to write instead of that of the audio file, which must lie under the folder otherwise.
+
+    Raises:
+        ManifestError: audio outside the folder, or a value that JSON cannot hold (NaN).
+    """
+    written = audio or _written_audio(utterance, path.parent, resolved_root)
+    try:
+        return to_json(_to_row(utterance, written), indent=None).encode("utf-8") + b"\n"
+    except ValueError as error:
+        raise ManifestError(f"{path}: utterance {utterance.id!r} cannot be written as JSON ({error}).") from error
 
 
 def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
@@ -286,18 +307,10 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
         ManifestError: no utterances, audio outside the folder, or a value that JSON cannot hold (NaN).
     """
     resolved_root = path.parent.resolve()
-    count = 0
     with atomic_file(path) as file:
         for utterance in utterances:
-            try:
-                row = to_json(_to_row(utterance, path.parent, resolved_root), indent=None).encode("utf-8")
-            except ValueError as error:
-                raise ManifestError(
-                    f"{path}: utterance {utterance.id!r} cannot be written as JSON ({error})."
-                ) from error
-            file.write(row + b"\n")
-            count += 1
-        if not count:
+            file.write(manifest_line(utterance, path, resolved_root))
+        if not file.tell():
             raise ManifestError(f"{path}: no utterances to write.")
 
 

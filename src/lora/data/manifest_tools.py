@@ -20,8 +20,9 @@ from lora.data.fingerprint import Recording, group_recordings, sketch_wave
 from lora.data.leakage import Leak, leak_row, transcript_key
 from lora.data.manifest import ManifestReader, Utterance, iter_manifest
 from lora.data.partition import Measured, Part, SplitBy, check_parts, divide
-from lora.data.placement import check_output, write_placed
+from lora.data.placement import write_placed, write_placed_together
 from lora.errors import AudioError, ConfigError, ManifestError
+from lora.outputs import check_file
 from lora.units import SAMPLE_RATE_HZ, Seconds, seconds_of
 
 Tick = Callable[[], None]
@@ -113,21 +114,26 @@ def split_manifest(
 ) -> SplitSummary:
     """Write `<stem>_<part>.jsonl` for each part; no two share a speaker (or, by utterance, audio).
 
+    Parts that are there already must be of the same split. So parts of two splits are never side by side, and a split
+    that was killed is finished by the same command.
+
     Raises:
+        ConfigError: another split is there, or something that is not ours.
         ManifestError: what was asked for cannot be had, or faults of the manifest.
         CheckFailed: the parts leak into each other.
     """
     outputs = {part.name: output_dir / f"{path.stem}_{part.name}.jsonl" for part in parts}
     for output in outputs.values():
-        check_output(output, [path])
+        check_file(output, [path])
     rows = measure(path, allow_outside=allow_outside, tick=tick)
     assigned = divide(rows, parts, by=by, seed=seed)
     shared = check_parts(rows, assigned, by=by)
     total = sum(row.seconds for row in rows)
+    chosen_of = {part.name: {name for name, where in assigned.items() if where == part.name} for part in parts}
+    write_placed_together({outputs[name]: _only(path, chosen, allow_outside) for name, chosen in chosen_of.items()})
     summaries = []
     for part in parts:
-        chosen = {name for name, where in assigned.items() if where == part.name}
-        write_placed(outputs[part.name], _only(path, chosen, allow_outside))
+        chosen = chosen_of[part.name]
         mine = [row for row in rows if row.id in chosen]
         summaries.append(
             PartSummary(
@@ -167,7 +173,7 @@ def sample_manifest(
     wanted = samples if samples is not None else hours
     if wanted is None or (samples is not None and hours is not None) or wanted <= 0:
         raise ConfigError(f"sample: got samples {samples} and hours {hours}; expected one of them, more than 0.")
-    check_output(output, [path])
+    check_file(output, [path])
     speakers: dict[str, str] = {}
     seconds: dict[str, Seconds] = {}
     for utterance in iter_manifest(path, allow_outside=allow_outside):

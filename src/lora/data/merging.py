@@ -10,8 +10,9 @@ from lora.data.leakage import transcript_key
 from lora.data.manifest import Utterance, iter_manifest
 from lora.data.manifest_tools import Tick, measure_all
 from lora.data.partition import Measured
-from lora.data.placement import check_output, with_origin, write_placed
+from lora.data.placement import with_origin, write_placed
 from lora.errors import ManifestError
+from lora.outputs import check_file
 
 Duplicates = Literal["refuse", "drop", "keep"]
 Place = tuple[int, str]
@@ -43,9 +44,10 @@ def merge_manifests(
     the same recording, is a duplicate: refused, or dropped after its first appearance, or kept.
 
     Raises:
-        ManifestError: duplicates under "refuse", all of them; faults of an input; an output that is an input.
+        ManifestError: duplicates under "refuse", all of them; faults of an input.
+        ConfigError: an output that is an input, or is not ours.
     """
-    check_output(output, paths)
+    check_file(output, paths)
     if len({path.resolve() for path in paths}) < len(paths):
         raise ManifestError("merge: one manifest is given twice. Name each once.")
     skipped: dict[Place, str] = {}

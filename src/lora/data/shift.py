@@ -8,10 +8,11 @@ import numpy as np
 
 from lora.data.audio import encode_flac
 from lora.data.manifest import iter_manifest, read_manifest
-from lora.data.placement import NewAudio, check_output, with_origin, write_placed
+from lora.data.placement import NewAudio, with_origin, write_placed
 from lora.data.transforms import Pipeline, Transform, VoicePool, parse_transforms
 from lora.data.transforms.sounds import load_natural
 from lora.errors import AudioError, ManifestError
+from lora.outputs import check_file
 from lora.units import JsonObject, Seconds, Wave, seconds_of
 
 DURATION_KEY = "duration"
@@ -43,10 +44,10 @@ def shift_manifest(
     where it would pass full scale.
 
     Raises:
-        ConfigError: a transform that cannot be used.
-        ManifestError: faults of the manifest, every clip that cannot be used, or an output that is the input.
+        ConfigError: a transform that cannot be used, or an output that is the input or is not ours.
+        ManifestError: faults of the manifest, or every clip that cannot be used.
     """
-    check_output(output, [path])
+    check_file(output, [path])
     parsed = parse_transforms(map(str, transforms))
     voices = None
     if any(transform.kind == "noise:babble" for transform in parsed):

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora.data.sources.base import build_clips
+from lora.data.sources.folder import METADATA
 from lora.data.sources.selection import Notes
+from lora.data.sources.tables import TABLE_SUFFIXES
+from lora.errors import ConfigError
 from lora.files import to_json
+from lora.outputs import check_file
 from lora.runners.build_options import BuildOptions, SourceName, check_options
 from lora.runners.build_sources import open_source
 from lora.runners.progress import progress_bar
@@ -36,11 +40,13 @@ def build_manifest(options: BuildOptions) -> BuildSummary:
     """Build the manifest that `options` describe; the same options go on from a build that was stopped.
 
     Raises:
-        ConfigError: options that contradict each other or the source, all of them listed.
+        ConfigError: options that contradict each other or the source, all of them listed; or an output that is not
+            ours, is read, or would be read by the same command again.
         SourceError: the corpus, split, speaker or column does not exist, or rows are faulty.
         SetupError: the hub cannot be reached, or eSpeak NG is missing.
     """
     check_options(options)
+    check_output(options)
     notes = Notes()
     clips = open_source(options, notes)
     written = build_clips(
@@ -55,6 +61,29 @@ def build_manifest(options: BuildOptions) -> BuildSummary:
     if written.reused:
         notes.lines.insert(0, f"resumed: {written.reused} of {written.utterances} clips were there")
     return BuildSummary(written.path, written.utterances, written.seconds, len(written.speakers) or None, str(notes))
+
+
+def check_output(options: BuildOptions) -> None:
+    """Refuse an output that is not ours, that is read, or that the same command would read the next time.
+
+    Raises:
+        ConfigError: it is.
+        SetupError: no file can be made there.
+    """
+    path = options.path
+    if path is None:
+        check_file(options.output)
+        return
+    folder = path / (options.split or "") if options.source == "folder" else path
+    tables = [folder / name for name in METADATA]
+    check_file(options.output, [path, *tables])
+    reads_all = options.source == "folder" and not any(table.is_file() for table in tables)
+    reads_tables = options.source in ("csv", "nemo") and options.output.suffix.lower() in TABLE_SUFFIXES
+    if folder.is_dir() and (reads_all or reads_tables) and options.output.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{options.output}: lies in {folder}, which is read: the next run would take it for a part of the source. "
+            "Give an --output outside."
+        )
 
 
 def build_key(options: BuildOptions) -> str:

@@ -25,7 +25,7 @@ DEFAULT_SEED = 42
 class BuildOptions:
     """What to build. An option that the source does not have must be left out (None)."""
 
-    output: Path = option(help="manifest to write; audio goes to <stem>_audio/ beside it")
+    output: Path = option(help="manifest to write; audio goes to <stem>_audio-<hash>/ beside it")
     source: SourceName = option("librispeech", help="kind of corpus")
     path: Path | None = option(
         None,

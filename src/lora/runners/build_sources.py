@@ -6,7 +6,7 @@ Each source is imported when it is opened: `datasets` alone takes half a second.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from lora.data.sources.base import AnyClip
+from lora.data.sources.base import Read
 from lora.data.sources.selection import Notes, Selection, TextMode, in_case, sift
 from lora.errors import ConfigError, SourceError
 from lora.runners.build_options import BuildOptions
@@ -15,7 +15,7 @@ ENDLESS_SAMPLES = 10**9
 """Asked of a source that makes its clips, when hours or lengths decide how many are taken."""
 
 
-def open_source(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def open_source(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     """Return the clips that checked `options` describe; what is wrong with the source raises here.
 
     Raises:
@@ -45,7 +45,7 @@ def _selection(options: BuildOptions, text_mode: TextMode) -> Selection:
     return selection
 
 
-def _open_fsdd(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_fsdd(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.fsdd import list_speakers, read_fsdd
 
     assert options.path is not None  # both by check_options
@@ -66,7 +66,7 @@ def _open_fsdd(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
     return _sifted(clips, selection, f"{options.path} {options.split}", notes)
 
 
-def _open_synthetic(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_synthetic(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.synthetic import read_synthetic, voices_of
 
     assert options.split is not None  # check_options
@@ -87,7 +87,7 @@ def _made(selection: Selection) -> int:
     return ENDLESS_SAMPLES if selection.needs_seconds or selection.samples is None else selection.samples
 
 
-def _sifted(clips: Iterator[AnyClip], selection: Selection, name: str, notes: Notes) -> Iterator[AnyClip]:
+def _sifted(clips: Iterator[Read], selection: Selection, name: str, notes: Notes) -> Iterator[Read]:
     return in_case(sift(clips, selection, name, notes, endless=True), selection.text_mode, name, notes)
 
 
@@ -107,7 +107,7 @@ def _parse_indices(text: str) -> range:
     return range(int(first), int(last) + 1)
 
 
-def _open_librispeech(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_librispeech(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.librispeech import DATASET_ID, DEFAULT_TEXT_MODE, read_librispeech, resolve_split
 
     resolve_split(options.config, options.split)
@@ -120,7 +120,7 @@ def _open_librispeech(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
     )
 
 
-def _open_hub(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_hub(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.columns import Columns
     from lora.data.sources.hub import read_hub
 
@@ -150,7 +150,7 @@ def _local(
     return {"selection": _selection(options, text_mode), "notes": notes, "allow_outside": allow_outside} | named
 
 
-def _open_folder(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_folder(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.folder import read_folder
 
     assert options.path is not None  # check_options
@@ -158,21 +158,21 @@ def _open_folder(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
     return read_folder(options.path, split=options.split, **_local(options, notes), **given)
 
 
-def _open_csv(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_csv(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.csv_table import read_csv
 
     assert options.path is not None  # check_options
     return read_csv(options.path, **_local(options, notes), **_given(options, "delimiter", "quotes"))
 
 
-def _open_nemo(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_nemo(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.nemo import read_nemo
 
     assert options.path is not None  # check_options
     return read_nemo(options.path, **_local(options, notes))
 
 
-def _open_librispeech_dir(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_librispeech_dir(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.librispeech_dir import DEFAULT_TEXT_MODE, read_librispeech_dir
 
     assert options.path is not None  # check_options
@@ -180,14 +180,14 @@ def _open_librispeech_dir(options: BuildOptions, notes: Notes) -> Iterator[AnyCl
     return read_librispeech_dir(options.path, split=options.split, **given)
 
 
-def _open_common_voice(options: BuildOptions, notes: Notes) -> Iterator[AnyClip]:
+def _open_common_voice(options: BuildOptions, notes: Notes) -> Iterator[Read]:
     from lora.data.sources.common_voice import read_common_voice
 
     assert options.path is not None  # check_options
     return read_common_voice(options.path, split=options.split, **_local(options, notes))
 
 
-_OPENERS: Mapping[str, Callable[[BuildOptions, Notes], Iterator[AnyClip]]] = {
+_OPENERS: Mapping[str, Callable[[BuildOptions, Notes], Iterator[Read]]] = {
     "librispeech": _open_librispeech,
     "hub": _open_hub,
     "folder": _open_folder,

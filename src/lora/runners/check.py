@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lora.config import DecodeSettings, DeviceName, PreprocessConfig, option
 from lora.data.check.doctor import Check, CheckInput, check_manifests
-from lora.data.check.fix import Fixed, write_fixed
+from lora.data.check.fix import Fixed, check_place, write_fixed
 from lora.data.check.rows import Advance, CheckSettings, read_rows
 from lora.data.findings import RULES
 from lora.errors import AudioError, ConfigError
@@ -94,6 +94,8 @@ def run_check(options: CheckOptions) -> int:
     for path in _pages(options).values():
         check_file(path, [*(one.path for one in inputs), *inputs_of(options.model_id)])
     settings = _settings(options)
+    if options.fix is not None:
+        check_place(options.fix, [one.path for one in inputs])
     with _counter("checking", inputs) as advance:
         check = check_manifests(inputs, settings, advance)
     ranked = _rank(options, check) if options.model_id is not None else None

@@ -5,7 +5,7 @@ and the project's own experiment runs with a recipe for a few minutes of speech.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from lora.data.manifest import Utterance, iter_manifest, read_manifest
 from lora.data.manifest_tools import measure
 from lora.data.partition import Part
 from lora.data.partition import divide as divide_rows
-from lora.data.placement import check_output as check_manifest_output
-from lora.data.placement import write_placed
+from lora.data.placement import write_placed, write_placed_together
 from lora.errors import ConfigError, InputError, ManifestError, SetupError
+from lora.files import sha256_bytes, to_json
+from lora.outputs import check_file
 from lora.runners.build import BuildOptions, build_manifest
 from lora.runners.experiment import run_experiment
 from lora.runners.output import check_output
@@ -119,13 +120,15 @@ def run_personal(options: PersonalOptions, overrides: Mapping[str, Any] | None =
     guards = choose_guards(options, data_dir)
     config = plan_experiment(options, overrides or {}, guards, data_dir)
     config.check()
-    check_output(config)
+    # What goes on is compared by the experiment itself, when the names of the two parts are known.
+    check_output(replace(config, restart=config.restart or config.resume))
     if not 0 < options.held_out < 1:
         raise ConfigError(f"--held-out: got {options.held_out}, expected more than 0 and less than 1.")
     for line in describe(options, config, guards):
         console.print(line)
     recordings = gather(options, data_dir)
-    console.print(divide(recordings, config, options))
+    config, said = divide(recordings, config, options)
+    console.print(said)
     build_missing(guards.made, data_dir / "synthetic.json")
     return run_experiment(config)
 
@@ -226,7 +229,7 @@ def gather(options: PersonalOptions, data_dir: Path) -> Path:
     folder = options.folder
     found = [folder / name for name in MANIFESTS_IN_FOLDER if (folder / name).is_file()]
     if found:
-        check_manifest_output(output, found)
+        check_file(output, found)
         write_placed(output, iter_manifest(found[0]))
         return output
     inside = [path for path in (options.output_dir, data_dir) if path.resolve().is_relative_to(folder.resolve())]
@@ -237,15 +240,20 @@ def gather(options: PersonalOptions, data_dir: Path) -> Path:
     return output
 
 
-def divide(recordings: Path, config: ExperimentConfig, options: PersonalOptions) -> str:
-    """Write `train.jsonl` and, unless a test manifest is given, `heldout.jsonl`; return in words what was done.
+def divide(recordings: Path, config: ExperimentConfig, options: PersonalOptions) -> tuple[ExperimentConfig, str]:
+    """Write `train-<hash>.jsonl` and, unless a test manifest is given, `heldout-<hash>.jsonl`.
 
-    Rows that have `part` are divided by it, else recordings are drawn by seed; those of one audio stay together.
+    Rows that have `part` are divided by it, else recordings are drawn by seed; those of one audio stay together. Each
+    division has names of its own, so parts of two are never taken for one.
+
+    Returns:
+        The experiment on these manifests, and in words what was done.
 
     Raises:
         ManifestError: too few recordings, or rows of which only some have `part`.
     """
-    rows = read_manifest(recordings).utterances
+    manifest = read_manifest(recordings)
+    rows = manifest.utterances
     parts = {_part_of(row) for row in rows}
     if parts <= set(PARTS):
         train, held_out = ([row for row in rows if _part_of(row) == part] for part in PARTS)
@@ -262,10 +270,15 @@ def divide(recordings: Path, config: ExperimentConfig, options: PersonalOptions)
         held_out = [row for row in rows if row.id in chosen]
         how = f"drawn by seed {options.seed}"
     _check_enough(len(train), len(held_out), options)
-    write_placed(config.dataset_path, train)
+    parts_of_ids = [[row.id for row in part] for part in (train, held_out)]
+    digest = sha256_bytes(f"{manifest.sha256} {to_json(parts_of_ids)}".encode())[:16]
+    config = replace(config, dataset_path=config.dataset_path.with_stem(f"{config.dataset_path.stem}-{digest}"))
+    written = {config.dataset_path: train}
     if options.test_manifest is None:
-        write_placed(config.manifest_path, held_out)
-    return f"recordings: {len(train)} for training and development, {len(held_out)} held out; {how}"
+        config = replace(config, manifest_path=config.manifest_path.with_stem(f"{config.manifest_path.stem}-{digest}"))
+        written[config.manifest_path] = held_out
+    write_placed_together(written)
+    return config, f"recordings: {len(train)} for training and development, {len(held_out)} held out; {how}"
 
 
 def _part_of(row: Utterance) -> str | None:

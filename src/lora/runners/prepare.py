@@ -2,13 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lora.errors import ConfigError, InputError
 from lora.files import read_json, sha256_file, write_json, writing
+from lora.outputs import check_file
 from lora.runners.build import BuildOptions, build_manifest
 from lora.runners.progress import console
 from lora.runners.shift import ShiftOptions, shift
@@ -43,26 +44,36 @@ def build_missing(
 ) -> None:
     """Build each manifest that is not there yet.
 
-    `record_path` keeps what built each file and the file's hash, so that a manifest of other options, or
-    one that was edited, is built again. The sources draw by seed: the same command gives the same file.
-    Of several workers one builds, and the others wait for it.
+    `record_path` keeps what built each file and the file's hash, so that a manifest of other options is built again.
+    The sources draw by seed: the same command gives the same file. Of several workers one builds, and the others wait
+    for it.
 
     Raises:
+        ConfigError: one that is missing has a place where something is that is not ours, or was edited.
         InputError, SetupError: as `build_manifest` and `shift`, or another file is where the record should be.
     """
     if not plans:
         return
     _read_built(record_path)
     with _only_one(record_path.with_suffix(".lock")):
-        for plan in plans:
-            record = _read_built(record_path)
-            path = plan.options.output
-            if path.exists() and record.get(str(path)) == {"command": plan.command, "sha256": sha256_file(path)}:
-                continue
+        record = _read_built(record_path)
+        missing = [plan for plan in plans if not _is_built(plan, record)]
+        for plan in missing:
+            check_file(plan.options.output)
+        for plan in missing:
             console.print(f"$ {plan.command}")
             build(plan.options)
-            record[str(path)] = {"command": plan.command, "sha256": sha256_file(path)}
+            record[str(plan.options.output)] = _entry(plan)
             write_json(record_path.resolve(), record)
+
+
+def _is_built(plan: ManifestPlan, record: Mapping[str, JsonObject]) -> bool:
+    path = plan.options.output
+    return path.exists() and record.get(str(path)) == _entry(plan)
+
+
+def _entry(plan: ManifestPlan) -> JsonObject:
+    return {"command": plan.command, "sha256": sha256_file(plan.options.output)}
 
 
 def _read_built(path: Path) -> dict[str, JsonObject]:

@@ -15,7 +15,7 @@ class ShiftOptions:
 
     input: Path = option(help="manifest to transform", positional=True)
     transform: list[str] = option(help="transforms in their order, for example noise:pink:snr=5 telephone")
-    output: Path = option(help="manifest to write; audio goes to <stem>_audio/ beside it")
+    output: Path = option(help="manifest to write; audio goes to <stem>_audio-<hash>/ beside it")
     seed: int = option(42, help="the same seed gives the same audio, whatever the order of the rows")
     allow_outside_audio: bool = option(False, help="accept audio paths outside the manifest's folder")
 

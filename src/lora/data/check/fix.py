@@ -1,21 +1,21 @@
 """Repair by removal: new manifests without the utterances that have removable faults. Nothing is changed in place."""
 
-import os
-import shutil
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from lora.data.check.doctor import Check
 from lora.data.check.rows import CheckedRow, read_rows
 from lora.data.findings import RULES
-from lora.data.manifest import Utterance, write_manifest
+from lora.data.manifest import Utterance
+from lora.data.placement import write_placed
 from lora.errors import ConfigError, ManifestError
-from lora.files import write_jsonl
-from lora.outputs import output_folder
+from lora.files import folder_beside, write_jsonl
+from lora.outputs import check_folder, foreign, is_no_obstacle, publish_folder, read_record, write_record
 from lora.units import JsonObject
 
 REMOVED_NAME = "removed.jsonl"
+KIND = "a repair by `check --fix`"
 
 
 @dataclass(frozen=True)
@@ -30,25 +30,24 @@ class Fixed:
 def write_fixed(check: Check, output: Path, *, also: Collection[str] = (), allow_outside: bool) -> Fixed:
     """Write every manifest of `check` into the new folder `output` without the removable errors.
 
-    Audio files are hard-linked into `<stem>_audio/` beside the new manifest, or copied where the file
+    Audio files are hard-linked into `<stem>_audio-<hash>/` beside the new manifest, or copied where the file
     system cannot link, so the folder stands on its own. `removed.jsonl` says what went and why.
 
     Args:
         also: codes of warnings whose utterances go too.
 
     Raises:
-        ConfigError: an unknown or not removable code in `also`, or `output` exists with something in it.
+        ConfigError: an unknown or not removable code in `also`, or `output` holds anything but the same repair.
         ManifestError: nothing would be left of a manifest.
     """
     wrong = [code for code in also if code not in RULES or not RULES[code].removable]
     if wrong:
         raise ConfigError(f"cannot remove by {', '.join(wrong)}: not the code of a fault that removal mends.")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"{output}: already exists and is not an empty folder. Name a new one.")
+    check_place(output, map(Path, check.rows))
     names = _new_names([Path(path) for path in check.rows])
     removed: list[JsonObject] = []
     kept = 0
-    with output_folder(output) as stage:
+    with folder_beside(output.resolve()) as stage:
         for path, rows in check.rows.items():
             reasons = {row.line: found for row in rows if (found := _reasons(row, also))}
             if len(reasons) == len(rows):
@@ -56,9 +55,33 @@ def write_fixed(check: Check, output: Path, *, also: Collection[str] = (), allow
             kept += len(rows) - len(reasons)
             removed += [_removal(row, reasons[row.line]) for row in rows if row.line in reasons]
             target = stage / f"{names[Path(path)]}.jsonl"
-            write_manifest(target, _keep(Path(path), target, set(reasons), allow_outside))
+            write_placed(target, _keep(Path(path), set(reasons), allow_outside), link=True)
         write_jsonl(stage / REMOVED_NAME, removed)
+        _publish(stage, output)
     return Fixed({str(path): output / f"{name}.jsonl" for path, name in names.items()}, kept, len(removed))
+
+
+def check_place(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse a folder that holds anything but an earlier repair.
+
+    Raises:
+        ConfigError: it does, or one of `inputs` lies in it.
+        SetupError: no folder can be made there.
+    """
+    others = [path for path in foreign(output) if not is_no_obstacle(path)] if output.is_dir() else []
+    if others:
+        raise ConfigError(f"{output}: holds what is not an earlier repair. Name a new folder", list(map(str, others)))
+    check_folder(output, inputs, kind=KIND)
+
+
+def _publish(stage: Path, output: Path) -> None:
+    """Put the repair at its place, or find it there: other manifests may name the audio of an older one."""
+    write_record(stage, KIND)
+    earlier = read_record(output)
+    if earlier and earlier != read_record(stage):
+        raise ConfigError(f"{output}: holds another repair. Name a new folder, or move this one away.")
+    if not earlier:
+        publish_folder(stage, output, kind=KIND)
 
 
 def _reasons(row: CheckedRow, also: Collection[str]) -> list[str]:
@@ -90,25 +113,7 @@ def _new_names(paths: list[Path]) -> dict[Path, str]:
     return names
 
 
-def _keep(path: Path, target: Path, dropped: Collection[int], allow_outside: bool) -> Iterator[Utterance]:
-    root = path.parent.resolve()
-    folder = target.parent / f"{target.stem}_audio"
+def _keep(path: Path, dropped: Collection[int], allow_outside: bool) -> Iterator[Utterance]:
     for number, utterance, _, _ in read_rows(path, allow_outside=allow_outside):
-        if utterance is None or number in dropped:
-            continue
-        if isinstance(utterance.audio, Path):
-            utterance = replace(utterance, audio=_bring(utterance.audio.resolve(), root, folder))
-        yield utterance
-
-
-def _bring(source: Path, root: Path, folder: Path) -> Path:
-    """Link or copy `source` to the same relative place under `folder`; two rows may name one file."""
-    relative = source.relative_to(root) if source.is_relative_to(root) else Path("outside", *source.parts[1:])
-    target = folder / PurePosixPath(relative.as_posix())
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(source, target)
-    return target
+        if utterance is not None and number not in dropped:
+            yield utterance

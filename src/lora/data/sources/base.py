@@ -15,13 +15,15 @@ from lora.data.audio import encode_flac, resample
 from lora.data.manifest_rows import KNOWN_KEYS
 from lora.data.sources.parallel import default_workers, map_in_order
 from lora.data.sources.staging import Entry, Staging
-from lora.errors import AudioError, LoraError, SetupError, SourceError
+from lora.errors import AudioError, LoraError, SourceError
 from lora.files import to_json
+from lora.outputs import check_file
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Seconds, Wave
 
 SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@-]{0,199}")
 ShowProgress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 """Given a title and the expected count, shows progress for the length of a block; told how many more were finished."""
+_console = PlainConsole()
 MAX_FAULTS = 1000
 """Building stops here: more faults than this say that the source is another one than meant."""
 
@@ -89,11 +91,13 @@ class PendingClip:
 
 
 AnyClip = Clip | PendingClip
+Read = AnyClip | SourceError | AudioError
+"""What a source gives: a clip, or why one that it should give cannot be used. The clips after it can be."""
 
 
 @dataclass
 class Written:
-    """What was written. `reused` clips were there from an interrupted build."""
+    """What was written. `reused` clips were there from an earlier run of the same build."""
 
     path: Path
     utterances: int = 0
@@ -103,7 +107,7 @@ class Written:
 
 
 def write_clips(
-    clips: Iterable[AnyClip],
+    clips: Iterable[Read],
     output: Path,
     *,
     embed_audio: bool = False,
@@ -121,7 +125,7 @@ def write_clips(
 
 
 def build_clips(
-    clips: Iterable[AnyClip],
+    clips: Iterable[Read],
     output: Path,
     *,
     embed_audio: bool = False,
@@ -132,10 +136,10 @@ def build_clips(
 ) -> Written:
     """Write clips as 16 kHz, 16-bit FLAC files and the manifest `output` that names them.
 
-    The audio goes to `<stem>_audio/` beside the manifest. Both appear at the end, replacing older ones; a
-    fault leaves nothing new. A build that was killed or interrupted leaves a hidden folder, and the same
-    build goes on from it. A clip louder than full scale is scaled down to it.
-    Memory: a few clips, and about 70 bytes an utterance for its id.
+    The audio goes to `<stem>_audio-<hash>/` beside the manifest; an older manifest of ours is replaced, its audio
+    stays. A build that ends early, however, leaves what is finished in a hidden folder, and the same build goes on from
+    it. A clip louder than full scale is scaled down to it.
+    Memory: a few clips, and about 300 bytes an utterance for its id and hash.
 
     Args:
         embed_audio: write the same samples as inline waveforms instead; no folder is made.
@@ -144,62 +148,57 @@ def build_clips(
         build_key: says which build this is; only one with the same key goes on from what is left.
 
     Raises:
+        ConfigError: what is at `output` is not an earlier output.
         SourceError: no clips, or clips that a manifest cannot hold, all listed.
         AudioError: the only fault is a clip that cannot be decoded.
+        SetupError: something cannot be written.
     """
-    if output.is_dir():
-        raise SourceError(f"{output}: is a folder; expected the path of a manifest file. Give a file name.")
+    check_file(output)
     iterator = iter(clips)
     # The first clip comes before any folder is made, so a source that fails at once leaves no trace.
     first = next(iterator, None)
     if first is None:
         raise SourceError(f"{output}: the source gave no clips. Choose a split, speakers or a number that it has.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    console = PlainConsole()
     with Staging(output, build_key=f"{build_key} embed_audio={embed_audio}", embed_audio=embed_audio) as staging:
         writer = _Writer(staging, output, workers or default_workers())
         try:
             with (progress or _no_progress)(f"writing {output.name}", total) as report:
                 for _ in writer.run(chain([first], iterator)):
                     report(1)
-        except (KeyboardInterrupt, SetupError):
-            console.print(f"{output.name}: what is finished is kept; the same command goes on from there.")
+            writer.refuse_faults()
+            staging.commit()
+        except BaseException:
+            if staging.holds_clips:
+                _console.print(f"{output.name}: what is finished is kept; the same command goes on from there.")
             raise
-        writer.refuse_faults()
-        staging.commit()
     for folder in staging.others():
-        console.print(f"{folder}: left by another build of {output.name}; remove it if you do not need it.")
+        _console.print(f"{folder}: left by another build of {output.name}; remove it if you do not need it.")
     return writer.written
 
 
 class _Writer:
-    """Takes clips through the staging folder: first those that are there, then the rest in parallel."""
+    """Takes clips through the staging folder: those that are there as they are, the others in parallel."""
 
     def __init__(self, staging: Staging, output: Path, workers: int) -> None:
         self.written = Written(output)
         self._staging = staging
         self._workers = workers
-        self._folder = f"{output.stem}_audio"
         self._ids: set[int] = set()
         self._faults: list[LoraError] = []
 
-    def run(self, clips: Iterator[AnyClip]) -> Iterator[AnyClip]:
-        """Write every clip; yield each when it is done."""
-        checked = self._check(clips)
-        for clip, key in checked:
-            entry = self._staging.reuse(key)
-            if entry is None:
-                checked = chain([(clip, key)], checked)
-                break
-            self._count(clip, entry)
-            self.written.reused += 1
-            yield clip
-        for (clip, key), encoded in map_in_order(self._encode, checked, self._workers, size_of=_size):
+    def run(self, clips: Iterator[Read]) -> Iterator[AnyClip]:
+        """Write every clip that can be used; yield each when it is done."""
+        for work, encoded in map_in_order(self._encode, self._check(clips), self._workers, size_of=_size):
             if isinstance(encoded, LoraError):
                 self._add(encoded)
-            elif not self._faults:
-                self._count(clip, self._staging.add(key, encoded, self._row(clip)))
-            yield clip
+                continue
+            if isinstance(encoded, Entry):
+                self.written.reused += 1
+                self._staging.take(work.place)
+            else:
+                encoded = self._staging.add(work.key, encoded, _row(work.clip))
+            self._count(work.clip, encoded)
+            yield work.clip
 
     def refuse_faults(self) -> None:
         """Raise the one fault, or one error that lists them all."""
@@ -208,10 +207,6 @@ class _Writer:
         if self._faults:
             problems = [str(fault) for fault in self._faults]
             raise SourceError(f"{self.written.path}: {len(problems)} clips cannot be used", problems)
-
-    def _row(self, clip: AnyClip) -> JsonObject:
-        speaker = {} if clip.speaker_id is None else {"speaker_id": clip.speaker_id}
-        return {"id": clip.id, "audio": f"{self._folder}/{clip.id}.flac", "text": clip.text} | speaker | clip.extra
 
     def _count(self, clip: AnyClip, entry: Entry) -> None:
         self.written.utterances += 1
@@ -224,19 +219,25 @@ class _Writer:
         if len(self._faults) >= MAX_FAULTS:
             self.refuse_faults()
 
-    def _check(self, clips: Iterator[AnyClip]) -> Iterator[tuple[AnyClip, str]]:
+    def _check(self, clips: Iterator[Read]) -> Iterator["_Work"]:
         for clip in clips:
+            if isinstance(clip, LoraError):
+                self._add(clip)
+                continue
             fault = _fault_of(clip, self.written.path.name, hash(clip.id.casefold()) in self._ids)
             if fault:
                 self._add(SourceError(fault))
                 continue
             # Two ids that differ in case only are one file on macOS. Hashes, because a long source has long ids.
             self._ids.add(hash(clip.id.casefold()))
-            yield clip, clip_key(clip)
+            key = clip_key(clip)
+            yield _Work(clip, key, *(self._staging.find(key) or (None, 0)))
 
-    def _encode(self, item: tuple[AnyClip, str]) -> tuple[bytes, int] | LoraError:
+    def _encode(self, work: "_Work") -> tuple[bytes, int] | Entry | LoraError:
+        if work.entry is not None:
+            return work.entry
         try:
-            clip = item[0].load()
+            clip = work.clip.load()
             if clip.wave.ndim != 1 or not len(clip.wave) or not np.isfinite(clip.wave).all():
                 raise SourceError(
                     f"{self.written.path.name}: clip {clip.id!r}: samples of shape {clip.wave.shape}, or NaN or "
@@ -245,7 +246,22 @@ class _Writer:
         except (AudioError, SourceError) as error:
             return error
         wave = _to_16_khz(clip)
-        return (b"" if self._faults else encode_flac(wave)), len(wave)
+        return encode_flac(wave), len(wave)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A clip to encode, or one that is there: `entry`, at `place` of the journal."""
+
+    clip: AnyClip
+    key: str
+    entry: Entry | None
+    place: int
+
+
+def _row(clip: AnyClip) -> JsonObject:
+    speaker = {} if clip.speaker_id is None else {"speaker_id": clip.speaker_id}
+    return {"id": clip.id, "text": clip.text} | speaker | clip.extra
 
 
 def clip_key(clip: AnyClip) -> str:
@@ -272,9 +288,9 @@ def _fault_of(clip: AnyClip, name: str, is_used: bool) -> str:
     return ""
 
 
-def _size(item: tuple[AnyClip, str]) -> int:
+def _size(work: _Work) -> int:
     """Return the bytes that a clip needs while it is worked on: decoded at 48 kHz, three copies."""
-    return round(item[0].seconds * 48_000 * 4 * 3)
+    return 0 if work.entry is not None else round(work.clip.seconds * 48_000 * 4 * 3)
 
 
 def _to_16_khz(clip: Clip) -> Wave:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lora.data.sources.base import PendingClip
+from lora.data.sources.base import Read
 from lora.data.sources.rows import Fault, LocalSource, Row
 from lora.data.sources.selection import Notes, Selection
 from lora.data.sources.tables import ColumnNames, FoundColumns, find_columns, read_delimited, read_header, to_row
@@ -27,7 +27,7 @@ def read_common_voice(
     notes: Notes,
     columns: ColumnNames | None = None,
     allow_outside: bool = False,
-) -> Iterator[PendingClip]:
+) -> Iterator[Read]:
     """Read clips of a Common Voice release.
 
     `client_id` is the speaker; age, gender, accent and locale are kept where they are filled in.

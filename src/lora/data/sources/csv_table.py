@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lora.data.sources.base import PendingClip
+from lora.data.sources.base import Read
 from lora.data.sources.rows import Fault, LocalSource, Row
 from lora.data.sources.selection import Notes, Selection
 from lora.data.sources.tables import (
@@ -29,7 +29,7 @@ def read_csv(
     delimiter: str | None = None,
     quotes: bool = True,
     allow_outside: bool = False,
-) -> Iterator[PendingClip]:
+) -> Iterator[Read]:
     """Read clips of a table; audio paths are relative to its folder.
 
     Columns are `audio`, `text` and, where present, `speaker_id` and `id`, unless others are named.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lora.data.sources.base import PendingClip
+from lora.data.sources.base import Read
 from lora.data.sources.recording import AUDIO_SUFFIXES, FOREIGN_SUFFIXES
 from lora.data.sources.rows import Fault, LocalSource, Row
 from lora.data.sources.selection import Notes, Selection
@@ -39,7 +39,7 @@ def read_folder(
     columns: ColumnNames | None = None,
     speaker_folders: bool = False,
     allow_outside: bool = False,
-) -> Iterator[PendingClip]:
+) -> Iterator[Read]:
     """Read clips of a folder and its subfolders.
 
     With `metadata.csv` or `metadata.jsonl` in it (the layout `audiofolder` of `datasets`) the files that

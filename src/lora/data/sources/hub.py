@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet
 from datasets.exceptions import DatasetNotFoundError
 
-from lora.data.sources.base import AnyClip
+from lora.data.sources.base import Read
 from lora.data.sources.columns import Columns, check_columns
 from lora.data.sources.hub_rows import HubReader, explained
 from lora.data.sources.parquet_folder import find_parquet_files
@@ -32,7 +33,7 @@ def read_hub(
     streaming: bool = True,
     revision: str | None = None,
     notes: Notes | None = None,
-) -> Iterator[AnyClip]:
+) -> Iterator[Read]:
     """Read clips of one split of a hub dataset, or of a local folder of Parquet files in the hub's layout.
 
     Everything that can be wrong before the first row (ids, config, split, columns, the network) raises
@@ -56,23 +57,28 @@ def read_hub(
         raise SourceError(f"{dataset}: speakers are chosen, but no column names them. Pass --speaker-column.")
     folder = Path(dataset) if isinstance(dataset, Path) or Path(dataset).is_dir() else None
     with explained(str(dataset)):
-        table = (
-            _open_hub(str(dataset), config, split, streaming, revision)
-            if folder is None
-            else _open_folder(folder, config, split, streaming)
-        )
+        if folder is None:
+            table = _open_hub(str(dataset), config, split, streaming, revision)
+            num_rows = _number_of_rows(table)
+        else:
+            files = find_parquet_files(folder, config, split)
+            # Not load_dataset("parquet"): it tells the hub that a dataset was loaded, and waits without a network.
+            table = datasets.Dataset.from_parquet([str(file) for file in files], streaming=streaming)
+            num_rows = sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)
         name = f"{dataset} {split}" if config is None else f"{dataset} {config}/{split}"
         features = check_columns(table, columns, name)
         # After loading, never before: with decoding on, the first row asks for torchcodec.
         table = table.cast_column(columns.audio, datasets.Audio(decode=False))
-    reader = HubReader(table, features, columns, selection, name, folder, notes)
+    reader = HubReader(table, features, columns, selection, name, folder, notes, num_rows)
     return in_case(reader.clips(), selection.text_mode, name, notes)
 
 
-def _open_folder(folder: Path, config: str | None, split: str | None, streaming: bool) -> Any:
-    files = find_parquet_files(folder, config, split)
-    # Not load_dataset("parquet"): it tells the hub that a dataset was loaded, and waits when there is no network.
-    return datasets.Dataset.from_parquet([str(file) for file in files], streaming=streaming)
+def _number_of_rows(table: Any) -> int | None:
+    """Return how many rows a split has; `None` where the hub does not say."""
+    if not isinstance(table, datasets.IterableDataset):
+        return len(table)
+    split = (table.info.splits or {}).get(str(table.split))
+    return None if split is None else split.num_examples or None
 
 
 def _open_hub(dataset: str, config: str | None, split: str | None, streaming: bool, revision: str | None) -> Any:

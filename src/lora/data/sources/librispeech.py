@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lora.data.sources.base import AnyClip
+from lora.data.sources.base import Read
 from lora.data.sources.columns import Columns
 from lora.data.sources.hub import read_hub
 from lora.data.sources.parquet_folder import has_one_config
@@ -75,7 +75,7 @@ def read_librispeech(
     streaming: bool = True,
     revision: str | None = None,
     notes: Notes | None = None,
-) -> Iterator[AnyClip]:
+) -> Iterator[Read]:
     """Read LibriSpeech from the hub, or from a local folder of Parquet files in the hub's layout.
 
     Ids are the corpus' own (`1089-134686-0000`), speakers are integers, `chapter_id` is kept. Text is

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from lora.data.sources.base import PendingClip
+from lora.data.sources.base import Read
 from lora.data.sources.rows import Fault, LocalSource, Row
 from lora.data.sources.selection import Notes, Selection, TextMode
 from lora.errors import SourceError
@@ -18,7 +18,7 @@ ID = re.compile(r"(?P<speaker>\d+)-(?P<chapter>\d+)-\d+")
 
 def read_librispeech_dir(
     path: Path, *, split: str | None, selection: Selection, notes: Notes, allow_outside: bool = False
-) -> Iterator[PendingClip]:
+) -> Iterator[Read]:
     """Read clips of an unpacked LibriSpeech archive, with the corpus' own ids, speakers and chapters.
 
     Where SPEAKERS.TXT is there, each speaker must be in it.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora.data.audio_paths import AudioFolder
-from lora.data.sources.base import PendingClip
+from lora.data.sources.base import Read
 from lora.data.sources.recording import audio_seconds
 from lora.data.sources.rows import Fault, LocalSource, Row, find_audio
 from lora.data.sources.selection import Notes, Selection
@@ -28,7 +28,7 @@ def read_nemo(
     notes: Notes,
     columns: ColumnNames | None = None,
     allow_outside: bool = False,
-) -> Iterator[PendingClip]:
+) -> Iterator[Read]:
     """Read clips of a NeMo manifest; audio paths are relative to its folder.
 
     With `offset` a row means the part of `duration` from there on; without, the whole file, and a

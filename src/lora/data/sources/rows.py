@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from lora.data.audio_paths import NOT_INSIDE, AudioFolder
-from lora.data.sources.base import MAX_FAULTS, SAFE_ID, PendingClip
+from lora.data.sources.base import MAX_FAULTS, SAFE_ID, PendingClip, Read
 from lora.data.sources.recording import audio_seconds, decode_clip
 from lora.data.sources.selection import EMPTY_TEXT, Fact, Notes, Selection, case_note, choose, is_caps
 from lora.errors import AudioError, SourceError
@@ -67,8 +67,10 @@ class LocalSource:
     list_rows: Listing
     allow_outside: bool = False
 
-    def open(self, selection: Selection, notes: Notes) -> Iterator[PendingClip]:
+    def open(self, selection: Selection, notes: Notes) -> Iterator[Read]:
         """Check every row, choose, and return the chosen clips in the order of the source.
+
+        A file that is gone or changed since it was checked is a clip that cannot be used.
 
         Raises:
             SourceError: every fault of the rows at once, each with its place; or too few clips.
@@ -83,7 +85,7 @@ class LocalSource:
         positions = survey.positions[chosen]
         return self._clips(positions.tolist() if len(positions) < survey.num_rows else None, selection, lowered)
 
-    def _clips(self, positions: list[int] | None, selection: Selection, lowered: bool) -> Iterator[PendingClip]:
+    def _clips(self, positions: list[int] | None, selection: Selection, lowered: bool) -> Iterator[Read]:
         folder = AudioFolder(self.root, allow_outside=self.allow_outside)
         wanted = None if positions is None else iter(positions)
         next_wanted = None if wanted is None else next(wanted, None)
@@ -93,11 +95,10 @@ class LocalSource:
                     continue
                 next_wanted = next(wanted, None)
             if isinstance(row, Fault):
-                raise SourceError(f"{row.message} The file changed while it was read.")
+                yield SourceError(f"{row.message} The file changed while it was read.")
+                continue
             file, problem = find_audio(folder, row.audio)
-            if file is None:
-                raise SourceError(f"{row.place}: {problem}")
-            yield _pending(row, file, lowered)
+            yield SourceError(f"{row.place}: {problem}") if file is None else _pending(row, file, lowered)
 
 
 class _Survey:
@@ -252,8 +253,11 @@ def find_audio(folder: AudioFolder, written: str) -> tuple[Path | None, str]:
     return file, problem
 
 
-def _pending(row: Row, file: Path, lowered: bool) -> PendingClip:
-    status = file.stat()
+def _pending(row: Row, file: Path, lowered: bool) -> Read:
+    try:
+        status = file.stat()
+    except OSError as error:
+        return SourceError(f"{row.place}: {row.audio} cannot be read any more ({error.strerror}). Put it back.")
     name = f"{row.place}: {row.audio}" if row.audio not in row.place else row.place
     identifier = row_id(row)
     text = " ".join(row.text.split())

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lora.data.sources.base import AnyClip
-from lora.errors import SourceError
+from lora.data.sources.base import Read
+from lora.errors import LoraError, SourceError
 from lora.units import Seconds
 
 TextMode = Literal["keep", "lower", "auto"]
@@ -181,9 +181,11 @@ def refuse_too_few(
 
 
 def sift(
-    clips: Iterator[AnyClip], selection: Selection, name: str, notes: Notes, *, endless: bool = False
-) -> Iterator[AnyClip]:
+    clips: Iterator[Read], selection: Selection, name: str, notes: Notes, *, endless: bool = False
+) -> Iterator[Read]:
     """Take clips from a stream until there are enough, passing over those that are not asked for.
+
+    A clip that cannot be used counts as taken: once it can be, it is, and the others stay the same.
 
     Raises:
         SourceError: the stream ended too early, or (`endless`) gives nothing that fits.
@@ -192,6 +194,12 @@ def sift(
     total = 0.0
     limit = float("inf") if selection.hours is None else selection.hours * 3600
     for clip in clips:
+        if isinstance(clip, LoraError):
+            misses, taken = 0, taken + 1
+            yield clip
+            if taken == selection.samples:
+                return
+            continue
         reason = selection.why_left_out(clip.speaker_id, clip.seconds)
         if reason:
             notes.left_out[reason] += 1
@@ -229,22 +237,25 @@ def case_note(lowered: bool) -> str:
     return "text: ALL CAPS, so it is lower-cased" if lowered else "text: not ALL CAPS, so it is kept as it is"
 
 
-def in_case(clips: Iterator[AnyClip], mode: TextMode, name: str, notes: Notes) -> Iterator[AnyClip]:
+def in_case(clips: Iterator[Read], mode: TextMode, name: str, notes: Notes) -> Iterator[Read]:
     """Write the texts of a stream in the case asked for; `auto` decides by the first `CASE_SAMPLE` texts.
 
-    Raises:
-        SourceError: a later text shows that the decision was wrong.
+    A later text that shows that the decision was wrong is a clip that cannot be used.
     """
     lowered = mode == "lower"
     if mode == "auto":
         first = list(islice(clips, CASE_SAMPLE))
-        lowered = says_caps(clip.text for clip in first)
+        lowered = says_caps(clip.text for clip in first if not isinstance(clip, LoraError))
         notes.lines.append(case_note(lowered))
         clips = chain(first, clips)
     for clip in clips:
+        if isinstance(clip, LoraError):
+            yield clip
+            continue
         if mode == "auto" and lowered and clip.text != clip.text.upper():
-            raise SourceError(
+            yield SourceError(
                 f"{name}: {clip.id}: text {clip.text!r:.80} has small letters, where the first {CASE_SAMPLE} were ALL "
                 "CAPS. Pass --text-mode keep or --text-mode lower."
             )
+            continue
         yield replace(clip, text=clip.text.lower()) if lowered else clip

@@ -16,6 +16,7 @@ from lora.data.sources.rows import Fault, Row
 from lora.errors import SourceError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+TABLE_SUFFIXES = (*DELIMITERS, ".json", ".jsonl")
 MAX_FIELD_CHARACTERS = 2**20
 
 Record = Mapping[str, Any]
