@@ -114,8 +114,18 @@ def _random_checkpoints(folder: Path, *, encoder_layers: int) -> dict[str, Path]
 
 
 @pytest.fixture(scope="session")
-def toy_checkpoint(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Moonshine model that was trained on the toy language, just enough to know which word follows which."""
+    return _trained_checkpoint("moonshine", tmp_path_factory.mktemp("toy") / "model")
+
+
+@pytest.fixture(scope="session")
+def streaming_toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of the streaming family."""
+    return _trained_checkpoint("moonshine_streaming", tmp_path_factory.mktemp("streaming-toy") / "model")
+
+
+def _trained_checkpoint(family: str, folder: Path) -> Path:
     import torch
 
     from lora.data.batches import pad_waves
@@ -126,7 +136,7 @@ def toy_checkpoint(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPa
 
     processor = build_processor(DIGIT_WORDS)
     model = build_model(
-        "moonshine",
+        family,
         vocab_size=len(processor.tokenizer),
         width=64,
         encoder_layers=1,
@@ -134,7 +144,6 @@ def toy_checkpoint(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPa
         heads=4,
         seed=2,
     )
-    folder = tmp_path_factory.mktemp("toy") / "model"
     save_checkpoint(model, processor, folder)
     bundle = load_bundle(str(folder), torch.device("cpu"))
     core = bundle.core.requires_grad_(True)
