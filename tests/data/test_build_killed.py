@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import soundfile
 
 from lora.data import audio_folder
 from lora.data.manifest import read_manifest
+from lora.data.sources import staging
 from lora.data.sources.base import AnyClip, Clip, PendingClip, Read, build_clips, write_clips
 from lora.data.sources.csv_table import read_csv
 from lora.data.sources.selection import Notes, Selection
@@ -363,6 +365,34 @@ def test_a_place_that_cannot_be_written_is_named_and_what_is_finished_stays(
         write_clips(tape.clips(), tmp_path / "m.jsonl", workers=1)
     monkeypatch.undo()
     assert build_clips(tape.clips(), tmp_path / "m.jsonl").reused == 4
+
+
+def test_a_full_disk_at_the_journal_is_named_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = staging.write_all, [3]
+
+    def full(file: BinaryIO, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            file.write(data[:10])
+            raise OSError(28, "No space left on device")
+        write(file, data)
+
+    monkeypatch.setattr(staging, "write_all", full)
+    with pytest.raises(SetupError, match="cannot be written"):
+        write_clips(Tape().clips(), tmp_path / "m.jsonl")
+    monkeypatch.undo()
+    assert build_clips(Tape().clips(), tmp_path / "m.jsonl").reused == 3
+    write_clips(Tape().clips(), tmp_path / "whole" / "m.jsonl")
+    assert visible(tmp_path) == visible(tmp_path / "whole")
+
+
+def test_a_name_of_255_bytes_is_possible(tmp_path: Path) -> None:
+    output = tmp_path / ("m" * 249 + ".jsonl")
+    write_clips(Tape().clips(), output)
+    write_clips(list(Tape().clips())[:3], output)
+    assert len(read_manifest(output)) == 3
 
 
 def test_an_older_manifest_that_was_edited_stops_the_build_before_anything_is_read(tmp_path: Path) -> None:

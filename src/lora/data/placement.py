@@ -87,7 +87,7 @@ def drafted(output: Path, entries: Iterable[Utterance | NewAudio], *, link: bool
     """Yield the manifest `output` with its audio, whole in a hidden folder, until it is published."""
     check_file(output)
     target = output.resolve()
-    with folder_beside(target.with_name(f"{target.stem}_audio")) as stage:
+    with folder_beside(target) as stage:
         draft = Draft(target, stage, link=link)
         draft.fill(entries)
         yield draft

@@ -22,7 +22,7 @@ import numpy as np
 from lora.data.audio import decode_audio
 from lora.data.audio_folder import publish
 from lora.errors import SetupError
-from lora.files import open_locked, sha256_bytes, sha256_file, shortened, to_json, writing
+from lora.files import open_locked, sha256_bytes, sha256_file, shortened, to_json, write_all, writing
 from lora.units import SAMPLE_RATE_HZ, JsonObject
 
 LAYOUT = "2"
@@ -73,14 +73,20 @@ class Staging:
                 raise SetupError(f"{self.folder}: another process is at this build. Wait for it, or stop it.")
             self._lock = lock
             self._audio.mkdir(exist_ok=True)
-            self._journal: BinaryIO = (self.folder / "journal.jsonl").open("a+b")
-        self._kept = _Kept(self._journal)
+            journal = self.folder / "journal.jsonl"
+            # Not buffered: what a full disk refused is not tried again when it is closed.
+            self._end = journal.open("ab", buffering=0)
+            self._journal: BinaryIO = journal.open("rb")
+            self._kept = _Kept(self._journal)
+            if self._kept.is_torn:
+                write_all(self._end, b"\n")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._journal.close()
+        self._end.close()
         try:
             if self._is_published or not self.holds_clips:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -110,9 +116,8 @@ class Staging:
         entry = Entry(key, sha256_bytes(data), num_samples, row)
         line = to_json([entry.key, entry.sha256, num_samples, row], indent=None).encode("utf-8") + b"\n"
         with writing(self.folder):
-            self.take(self._journal.seek(0, os.SEEK_END))
-            self._journal.write(line)
-            self._journal.flush()
+            self.take(self._end.seek(0, os.SEEK_END))
+            write_all(self._end, line)
             file = self._audio / entry.file
             file.unlink(missing_ok=True)  # never into a file that has a second name
             file.write_bytes(data)
@@ -160,7 +165,10 @@ class Staging:
 
 
 class _Kept:
-    """Where the clips of earlier runs are in the journal. 24 bytes a clip: all keys of a long source would be much."""
+    """Where the clips of earlier runs are in the journal. 24 bytes a clip: all keys of a long source would be much.
+
+    `is_torn` tells that a kill cut the last line: what follows must begin on a line of its own.
+    """
 
     def __init__(self, journal: BinaryIO) -> None:
         keys, places = array("Q"), array("q")
@@ -172,9 +180,7 @@ class _Kept:
                 keys.append(_number_of(entry.key))
                 places.append(end)
             end += len(line)
-        if end and not line.endswith(b"\n"):  # torn by a kill: what follows must begin on a line of its own
-            journal.write(b"\n")
-            journal.flush()
+        self.is_torn = bool(end) and not line.endswith(b"\n")
         order = np.argsort(np.asarray(keys, dtype=np.uint64), kind="stable")
         self._keys = np.asarray(keys, dtype=np.uint64)[order]
         self._places = np.asarray(places, dtype=np.int64)[order]
