@@ -80,9 +80,9 @@ def main() -> int:
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    processor = AutoProcessor.from_pretrained(options.model)
+    processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=False)
     model = get_peft_model(
-        AutoModelForSpeechSeq2Seq.from_pretrained(options.model),
+        AutoModelForSpeechSeq2Seq.from_pretrained(options.model, trust_remote_code=False),
         LoraConfig(r=8, lora_alpha=8, lora_dropout=0.0, target_modules=options.pattern),
     )
     initial = {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}

@@ -8,7 +8,7 @@ import pytest
 
 from lora.bounded import MAX_DEPTH, MAX_DIGITS, MAX_YAML_VALUES, parse_json, parse_yaml
 from lora.errors import ConfigError, InputError
-from lora.files import read_json
+from lora.files import read_json, read_object
 from lora.scripts.cli import read_yaml
 
 LETTERS = "abcdefghij"
@@ -85,6 +85,17 @@ def test_a_key_twice_is_refused_where_it_is_asked_for() -> None:
 def test_a_device_without_an_end_is_no_config_file() -> None:
     with pytest.raises(ConfigError):
         read_yaml(Path("/dev/zero"))
+
+
+def test_a_json_file_that_is_not_the_object_it_must_be_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text("[1]")
+    with pytest.raises(InputError, match=r"metrics\.json: got a JSON list, expected an object"):
+        read_object(path)
+    path.write_text('{"a": 1}')
+    assert read_object(path, "a") == {"a": 1}
+    with pytest.raises(InputError, match=r"metrics\.json: b, c is missing"):
+        read_object(path, "a", "b", "c")
 
 
 def test_a_folder_in_place_of_a_json_file_is_named(tmp_path: Path) -> None:

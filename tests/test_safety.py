@@ -22,6 +22,7 @@ UNSAFE_CALLS = {
     "yaml.load": "makes objects; use a SafeLoader",
     "yaml.unsafe_load": "makes objects; use a SafeLoader",
 }
+UNTRUSTED = re.compile(r"Auto\w+\.from_(pretrained|config)")
 UNSAFE_KEYWORDS = {("trust_remote_code", True), ("weights_only", False), ("allow_pickle", True), ("shell", True)}
 
 
@@ -50,6 +51,10 @@ def unsafe_places(source: str) -> Iterator[str]:
             name = dotted_name(node.func)
             if name in UNSAFE_CALLS:
                 yield f"line {node.lineno}: {name} {UNSAFE_CALLS[name]}"
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            flag = given.get("trust_remote_code")
+            if UNTRUSTED.fullmatch(name) and not (isinstance(flag, ast.Constant) and flag.value is not None):
+                yield f"line {node.lineno}: {name} without trust_remote_code=False asks whether to run a folder's code"
             for keyword in node.keywords:
                 value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
                 if (keyword.arg, value) in UNSAFE_KEYWORDS:
@@ -74,6 +79,8 @@ def test_code_makes_no_objects_from_data_and_starts_no_shell(path: Path) -> None
         "yaml.load(text, Loader=L)",
         "eval(text)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoConfig.from_pretrained(name)",
+        "AutoModel.from_config(config, trust_remote_code=None)",
         "reader(path, weights_only=False)",
         "np.load(path, allow_pickle=True)",
         "subprocess.run(words, shell=True)",

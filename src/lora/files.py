@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from lora.bounded import parse_json
 from lora.errors import InputError, SetupError
+from lora.units import JsonObject
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -261,6 +262,23 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Check the path and its permissions.") from error
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}). Restore or regenerate the file.") from error
+
+
+def read_object(path: Path, *keys: str) -> JsonObject:
+    """Read a JSON document that is an object with these keys.
+
+    Raises:
+        InputError: as `read_json`, or it is something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{path}: got a JSON {type(value).__name__}, expected an object. Restore or regenerate the file."
+        )
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise InputError(f"{path}: {', '.join(missing)} is missing. Restore or regenerate the file.")
+    return value
 
 
 def lock_file(handle: int, *, shared: bool = False, wait: bool = True) -> bool:

@@ -57,7 +57,7 @@ def refusal(folder: Path, processor_dir: Path | None = None) -> str:
 
 
 def answer_yes(question: str = "") -> str:
-    raise AssertionError(f"asked on the terminal: {question}")
+    return "y"
 
 
 @pytest.mark.parametrize(

@@ -315,5 +315,8 @@ def test_a_damaged_row_of_what_was_taught_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path, speaker="anna")
     store.manifest_path.parent.mkdir(parents=True)
     store.manifest_path.write_text('{"id": "a"}\n{"id": ' + "[" * 10_000 + "\n")
+    with pytest.raises(InputError, match=r"manifest\.jsonl:1: damaged \(expected an object with id, part and seconds"):
+        store.taught_rows()
+    store.manifest_path.write_text('{"id": "a", "part": "train", "seconds": 1}\n{"id": ' + "[" * 10_000 + "\n")
     with pytest.raises(InputError, match=r"manifest\.jsonl:2: damaged \(nested deeper"):
         store.taught_rows()

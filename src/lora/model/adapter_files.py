@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora.config import DecodeSettings, PreprocessConfig
 from lora.errors import AdapterError, InputError
-from lora.files import read_json, sha256_file
+from lora.files import read_object, sha256_file
 from lora.model.weights_file import pickles_in, read_weights, unusable_numbers
 from lora.units import JsonObject
 
@@ -168,14 +168,9 @@ def read_adapter_weights(folder: Path) -> dict[str, Tensor]:
 
 def _read_object(path: Path) -> JsonObject:
     try:
-        values = read_json(path)
+        return read_object(path)
     except InputError as error:
         raise AdapterError(error.message) from error
-    if not isinstance(values, dict):
-        raise AdapterError(
-            f"{path}: got a JSON {type(values).__name__}, expected an object. Restore the file or retrain."
-        )
-    return values
 
 
 def _check_keys(values: Mapping[str, Any], kind: type, prefix: str, problems: list[str]) -> None:

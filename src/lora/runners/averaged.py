@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora.config import ExperimentConfig
-from lora.files import read_json, write_jsonl
+from lora.files import read_object, write_jsonl
 from lora.runners.output import RUN_MARK
 from lora.units import JsonObject
 
@@ -20,10 +20,11 @@ ADAPTER_FOLDER, ADAPTER_RECORD = "lora_adapter", "moonshine_lora.json"
 
 def parts_of(folders: Mapping[str, Path]) -> list[JsonObject]:
     """Return what an average of these runs is made of: each run's id and its adapter's hash."""
-    return [
-        {"run": name, "adapter_sha256": read_json(folder / ADAPTER_FOLDER / ADAPTER_RECORD)["adapter_sha256"]}
-        for name, folder in folders.items()
-    ]
+    return [{"run": name, "adapter_sha256": _hash_of(folder)} for name, folder in folders.items()]
+
+
+def _hash_of(folder: Path) -> str:
+    return str(read_object(folder / ADAPTER_FOLDER / ADAPTER_RECORD, "adapter_sha256")["adapter_sha256"])
 
 
 def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonObject:
@@ -47,7 +48,7 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
     output.check_output(config)
     start = stages.start(output.plain(config))
     run, data, baseline = start.run, start.data, start.baseline
-    records = [read_json(folder / RUN_MARK) for folder in folders.values()]
+    records = [read_object(folder / RUN_MARK, "train") for folder in folders.values()]
     results = config.output_dir
     with output_folder(results, kind=output.RUN_KIND, overwrite=config.overwrite) as folder:
         (folder / ADAPTER_FOLDER).mkdir()

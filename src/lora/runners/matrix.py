@@ -9,7 +9,7 @@ from typing import Literal
 
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError
-from lora.files import read_json, sha256_file
+from lora.files import read_object, sha256_file
 from lora.hypotheses import Hypothesis, check_rule
 from lora.outputs import write_output_json
 from lora.report.ablation_table import ablation_rows, render_ablation
@@ -197,10 +197,9 @@ def _read_record(folder: Path) -> JsonObject | None:
     if partial_folder(folder).exists():  # it is unfinished, and goes on
         return None
     if (folder / RUN_MARK).exists():
-        return {"status": "done", **read_json(folder / RUN_MARK)}
+        return {"status": "done", **read_object(folder / RUN_MARK, "config", "train", "adapter")}
     if (folder / FAILURE_MARK).exists():
-        record: JsonObject = read_json(folder / FAILURE_MARK)
-        return record
+        return read_object(folder / FAILURE_MARK, "config", "status")
     return None
 
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lora.errors import ConfigError, InputError
-from lora.files import read_json, remove, sha256_file, staged_directory, write_bytes, write_json
+from lora.files import read_object, remove, sha256_file, staged_directory, write_bytes, write_json
 from lora.units import JsonObject, Seconds
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _read(folder: Path) -> TrainingState:
     import safetensors.torch
     from safetensors import SafetensorError
 
-    hashes: Any = read_json(folder / HASHES)
+    hashes = read_object(folder / HASHES)
     for name in (TENSORS, NUMBERS):
         if not (folder / name).is_file() or sha256_file(folder / name) != hashes.get(name):
             raise InputError(f"{folder / name}: missing or not as it was written.")
@@ -145,4 +145,4 @@ def _read(folder: Path) -> TrainingState:
         tensors = safetensors.torch.load_file(folder / TENSORS)
     except SafetensorError as error:
         raise InputError(f"{folder / TENSORS}: cannot be read ({error}).") from error
-    return TrainingState(int(folder.name.removeprefix("step-")), tensors, read_json(folder / NUMBERS))
+    return TrainingState(int(folder.name.removeprefix("step-")), tensors, read_object(folder / NUMBERS))

@@ -15,10 +15,9 @@ from pathlib import Path
 
 from lora.bounded import parse_json
 from lora.errors import InputError, LoraError, SetupError
-from lora.files import read_json
+from lora.files import read_object
 from lora.runners.output import CONFIG_FILE, partial_folder
 from lora.runners.personal import DIGITS_MODEL, MIN_HELD_OUT, MIN_TRAIN
-from lora.units import JsonObject
 from lora_cli.events import AdaptFinished, AdaptProgress
 from lora_cli.store import Store
 
@@ -181,7 +180,7 @@ def how_to_begin(store: Store, output: Path) -> list[str]:
 
 def read_verdict(run_dir: Path) -> AdaptFinished:
     """Return the verdict of a finished run."""
-    metrics: JsonObject = read_json(run_dir / "experiment_metrics.json")
+    metrics = read_object(run_dir / "experiment_metrics.json", "verdict", "baseline_wer", "tuned_wer", "guardrails")
     verdict = metrics["verdict"]
     return AdaptFinished(
         decision=verdict["decision"],

@@ -211,7 +211,10 @@ class Store:
         rows: list[JsonObject] = []
         for number, line in enumerate(self.manifest_path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
-                rows.append(parse_json(line))
+                row = parse_json(line)
+                if not isinstance(row, dict) or not {"id", "part", "seconds"} <= row.keys():
+                    raise ValueError("expected an object with id, part and seconds")
+                rows.append(row)
             except ValueError as error:
                 raise InputError(
                     f"{self.manifest_path}:{number}: damaged ({error}). Correct or remove the line."
