@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "train-builtin": Entry("lora.scripts.train_builtin", "train the builtin digits model from scratch"),
     "average": Entry("lora.scripts.average", "the mean of several adapters as one adapter"),
     "merge": Entry("lora.scripts.merge", "a checkpoint with the adapter inside"),
+    "clean": Entry("lora.scripts.clean", "remove what killed commands left; --dry-run lists it"),
 }
 
 
