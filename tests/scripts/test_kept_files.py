@@ -36,6 +36,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current folder with two finished runs and what a person keeps there."""
     for seed in ("42", "43"):
         shutil.copytree(KEPT / f"seed-{seed}" / "lora_adapter", tmp_path / "runs" / seed / "lora_adapter")
+    shutil.copytree(KEPT / "seed-42", tmp_path / "finished", ignore=shutil.ignore_patterns("report.*", "plots"))
     (tmp_path / "models" / "precious").mkdir(parents=True)
     (tmp_path / "models" / "precious" / "thesis.txt").write_text("years of work")
     monkeypatch.chdir(tmp_path)
@@ -192,7 +193,30 @@ COMMANDS: dict[str, Callable[[str], list[str]]] = {
     "transcribe": lambda output: ["transcribe", "talk.flac", "--output", output],
     "check": lambda output: ["check", "m.jsonl", "--output", output],
     "manifest-diagnostics": lambda output: ["manifest-diagnostics", "--manifests", "m.jsonl", "--output", output],
+    "training-report": lambda output: ["training-report", "finished", "--output", output],
 }
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(here)
+    with refused(monkeypatch, errno.ENOSPC):
+        assert main(["report", "finished"]) == 1
+    assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
+    assert contents(here) == before
+
+
+def test_a_base_model_is_trained_over_nothing_of_the_users(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(here)
+    for words, told in (
+        (["--output", "models", "--fsdd", "runs"], "thesis.txt"),
+        (["--output", "models", "--fsdd", "models/precious"], "is read, and lies in it"),
+        (["--output", "runs/42", "--init-from", "runs/42/lora_adapter"], "is read, and lies in it"),
+    ):
+        assert main(["train-builtin", *words]) == 2
+        assert told in capsys.readouterr().err
+    assert contents(here) == before
 
 
 @pytest.mark.parametrize("name", COMMANDS)

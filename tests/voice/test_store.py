@@ -134,6 +134,20 @@ def test_recordings_of_the_users_among_the_takes_are_no_takes(data_dir: Path, to
     assert [path.read_bytes() for path in mine] == 2 * [b"RIFF" + 100 * b"mine"]
 
 
+def test_files_behind_links_are_written_there(data_dir: Path, tmp_path: Path, tone: bytes) -> None:
+    far = tmp_path / "far"
+    far.mkdir()
+    (data_dir / "taught").mkdir(parents=True)
+    links = [data_dir / "history.jsonl", data_dir / "taught" / "manifest.jsonl"]
+    for link in links:
+        (far / link.name).touch()
+        link.symlink_to(far / link.name)
+    store = Store(data_dir, speaker="ada")
+    store.correct(add_take(store, tone).id, "one")
+    assert all(link.is_symlink() for link in links)
+    assert all(path.stat().st_size > 0 for path in far.iterdir())
+
+
 def test_a_history_that_names_files_elsewhere_is_refused(data_dir: Path, tone: bytes) -> None:
     store = Store(data_dir, speaker="ada")
     add_take(store, tone)
@@ -263,7 +277,7 @@ def test_held_out_takes_are_never_in_the_training_manifest(data_dir: Path, tone:
     options = PersonalOptions(folder=store.root, output_dir=store.runs_dir / "voice-001")
     data = store.runs_dir / "data"
     config = plan_experiment(options, {}, choose_guards(options, data), data)
-    said = divide(gather(options, data), config, options)
+    config, said = divide(gather(options, data), config, options)
     assert said.startswith("recordings: 9 for training and development, 3 held out; as the recordings' own `part` says")
     parts = {row["id"]: row["part"] for row in store.taught_rows()}
     for path, part in ((config.dataset_path, "train"), (config.manifest_path, "heldout")):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lora.files import writing
 from lora.outputs import RECORD_NAME, check_file
 from lora.report.html import HTML_FILE, write_html_report
 from lora.report.markdown import CHANGES_FILE, CURVES_FILE, REPORT_FILE, write_report
@@ -32,4 +33,5 @@ def _set_aside(run_dir: Path) -> None:
     for path in (run_dir / name for name in PAGES):
         earlier = path.with_name(f"{path.stem}.earlier{path.suffix}")
         if path.is_file() and not earlier.exists():
-            path.rename(earlier)
+            with writing(path):
+                path.rename(earlier)

@@ -140,7 +140,7 @@ class Store:
 
     def _save(self) -> None:
         expired = [self._entries.pop(entry.id) for entry in self._expired()]
-        with atomic_file(self.history_path) as file:
+        with atomic_file(self.history_path.resolve()) as file:
             for entry in sorted(self._entries.values(), key=lambda entry: entry.id):
                 file.write(to_json(asdict(entry), indent=None).encode("utf-8") + b"\n")
         for entry in expired:
@@ -222,7 +222,7 @@ class Store:
         return rows
 
     def _write_taught(self, rows: Sequence[JsonObject]) -> None:
-        with atomic_file(self.manifest_path) as file:
+        with atomic_file(self.manifest_path.resolve()) as file:
             for row in rows:
                 file.write(to_json(row, indent=None).encode("utf-8") + b"\n")
 
