@@ -2,9 +2,9 @@
 """Measure how well likely the same recordings are found: hits for each kind of copy, and false alarms.
 
 Hits: every sampled clip is copied in each way, and the copy is to be found among all clips of its corpus. False
-alarms: all pairs of different recordings of real corpora, and of 5,000 synthetic clips of different texts or
-timbres (one word in one timbre at one rate and pitch is one recording, often in several accents). Exit code 3
-when there is one.
+alarms: all pairs of different recordings of real corpora, of 5,000 digit strings spliced of few recordings, and of
+5,000 synthetic clips of different texts or timbres (one word in one timbre at one rate and pitch is one recording,
+often in several accents). Exit code 3 when there is one.
 
     python benchmarks/same_recording.py --fsdd ../shared/fsdd [--librivox DIR] [--speechocean DIR] [--clips 100]
 """
@@ -24,6 +24,7 @@ import soxr
 from lora.config import PreprocessConfig
 from lora.data.audio import decode_audio, prepare_wave, read_wave, wave_sha256
 from lora.data.fingerprint import Recording, group_recordings, sketch_wave
+from lora.data.sources.fsdd import read_fsdd
 from lora.data.sources.synthetic import read_synthetic
 from lora.units import SAMPLE_RATE_HZ, Wave
 
@@ -116,6 +117,13 @@ def slices_of(waves: Sequence[Wave]) -> Iterator[Wave]:
             yield wave[start : start + SLICE_SAMPLES]
 
 
+def read_spliced(folder: Path, count: int) -> tuple[list[Wave], list[str]]:
+    """Return digit strings of two speakers, spliced of 800 recordings, and what tells them apart: speaker and text."""
+    clips = list(read_fsdd(folder, split="train", speakers=("jackson", "theo"), samples=count, seed=1))
+    waves = [prepare_wave(clip.wave, clip.sampling_rate, PreprocessConfig(), name=clip.id) for clip in clips]
+    return waves, [f"{clip.speaker_id}: {clip.text}" for clip in clips]
+
+
 def read_spoken(count: int) -> tuple[list[Wave], list[str]]:
     """Return short synthetic digit strings, one to three digits each, and what tells them apart: timbre and text."""
     clips = list(read_synthetic(samples=count, seed=1, split="train", min_digits=1, max_digits=3))
@@ -129,7 +137,7 @@ def main() -> int:
     parser.add_argument("--librivox", type=Path)
     parser.add_argument("--speechocean", type=Path)
     parser.add_argument("--clips", type=int, default=100, help="clips of each corpus that are copied")
-    parser.add_argument("--spoken", type=int, default=5000, help="different synthetic clips")
+    parser.add_argument("--spoken", type=int, default=5000, help="spliced clips, and synthetic clips")
     options = parser.parse_args()
     corpora = {"FSDD": read_folder(options.fsdd / "recordings", "*.wav")}
     if options.librivox:
@@ -139,6 +147,7 @@ def main() -> int:
     alarms = sum(measure_alarms(name, waves) for name, waves in corpora.items())
     if options.librivox:
         alarms += measure_alarms("LibriVox, each second", list(slices_of(corpora["LibriVox"])))
+    alarms += measure_alarms("FSDD, spliced", *read_spliced(options.fsdd, options.spoken))
     alarms += measure_alarms("synthetic", *read_spoken(options.spoken))
     for name, waves in corpora.items():
         measure_hits(name, waves, options.clips)

@@ -135,6 +135,16 @@ def test_waves_without_speech_have_a_sketch_and_no_likeness(wave: Wave) -> None:
     assert correlate_waves(wave, wave) in (0.0, pytest.approx(1.0))
 
 
+def test_a_loud_click_in_common_is_not_the_whole(spoken: list[Wave]) -> None:
+    """As in spliced clips that share one loud word: nearly all of the energy, and little of the time."""
+    one, other = (0.25 * wave for wave in spoken[:12:6])
+    length = min(len(one), len(other))
+    click = np.zeros(length, np.float32)
+    click[1000:1400] = np.random.default_rng(0).uniform(-0.9, 0.9, 400)
+    assert np.corrcoef(one[:length] + click, other[:length] + click)[0, 1] > 0.97
+    assert correlate_waves(one[:length] + click, other[:length] + click) < SAME
+
+
 def test_the_correlation_forgives_level_and_offset_and_nothing_else(spoken: list[Wave]) -> None:
     wave, rng = spoken[0], np.random.default_rng(0)
     assert correlate_waves(wave, -0.01 * np.pad(wave, (100, 0))) == pytest.approx(1.0, abs=1e-3)

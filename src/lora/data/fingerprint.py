@@ -28,10 +28,12 @@ FLOOR = 1e-4
 
 ALIKE = 0.95
 """Cosine of two sketches from which the waves are compared: copies reach 0.97, and 0.15% of the pairs of FSDD do."""
-SAME = 0.97
-"""Cross-correlation of two waves from which they are one recording: copies reach 0.98, the nearest two takes 0.92."""
+SAME = 0.93
+"""Correlation of two waves from which they are one recording: copies reach 0.98, the nearest two takes 0.83."""
 LENGTH_TOLERANCE_S: Seconds = 0.05
 LENGTH_TOLERANCE_SAMPLES = round(LENGTH_TOLERANCE_S * SAMPLE_RATE_HZ)
+LEVEL_SAMPLES, LEVEL_FLOOR = 800, 0.01
+"""Waves are compared at one level in every tenth of a second, down to 20 dB below the loudest."""
 COMPARED_SAMPLES = 30 * SAMPLE_RATE_HZ
 ROWS_AT_ONCE, COLUMNS_AT_ONCE = 512, 16_384
 WAVES_KEPT = 32
@@ -91,23 +93,36 @@ _WINDOW = np.hanning(FRAME_SAMPLES).astype(np.float32)
 def correlate_waves(one: Wave, other: Wave) -> float:
     """Return the highest normalised cross-correlation of two 16 kHz waves within the tolerance, from 0 to 1.
 
-    Of the band of a telephone, of the first half minute; a wave turned upside down is the same.
+    Of the band of a telephone, of the first half minute, and levelled from moment to moment: a click or a loud word in
+    common is not the whole. A wave turned upside down is the same.
     """
-    one, other = one[:COMPARED_SAMPLES], other[:COMPARED_SAMPLES]
-    size = 1 << (max(len(one), len(other)) + LENGTH_TOLERANCE_SAMPLES).bit_length()
-    spectra = [_limit_band(wave, size) for wave in (one, other)]
-    energy = float(np.prod([np.linalg.norm(np.fft.irfft(spectrum, size)) for spectrum in spectra]))
-    product = np.fft.irfft(spectra[0] * np.conj(spectra[1]), size)
+    waves = [_level(wave[:COMPARED_SAMPLES]) for wave in (one, other)]
+    size = _fft_size(max(map(len, waves)) + LENGTH_TOLERANCE_SAMPLES)
+    first, second = (np.fft.rfft(wave, size) for wave in waves)
+    product = np.fft.irfft(first * np.conj(second), size)
     near = np.concatenate([product[-LENGTH_TOLERANCE_SAMPLES:], product[: LENGTH_TOLERANCE_SAMPLES + 1]])
+    energy = float(np.linalg.norm(waves[0]) * np.linalg.norm(waves[1]))
     return float(np.abs(near).max()) / energy if energy else 0.0
 
 
-def _limit_band(wave: Wave, size: int) -> NDArray[np.complexfloating]:
+def _level(wave: Wave) -> Wave:
+    """Return the wave in the telephone's band, over its root mean square around each sample."""
+    size = _fft_size(len(wave))
     spectrum = np.fft.rfft(wave / max(float(np.abs(wave).max(initial=0.0)), 1e-30), size)
     low, high = (round(hz * size / SAMPLE_RATE_HZ) for hz in BAND_HZ)
     spectrum[:low] = 0
     spectrum[high:] = 0
-    return spectrum
+    limited = np.fft.irfft(spectrum, size)[: len(wave)]
+    sums = np.concatenate([[0.0], np.cumsum(np.square(limited, dtype=np.float64))])
+    start = np.maximum(np.arange(len(wave)) - LEVEL_SAMPLES, 0)
+    stop = np.minimum(np.arange(len(wave)) + LEVEL_SAMPLES, len(wave))
+    power = (sums[stop] - sums[start]) / (stop - start)
+    levelled: Wave = (limited / np.sqrt(power + LEVEL_FLOOR * power.max() + 1e-12)).astype(np.float32)
+    return levelled
+
+
+def _fft_size(num_samples: int) -> int:
+    return 1 << num_samples.bit_length()
 
 
 def group_recordings(recordings: Sequence[Recording | None], sides: Sequence[int] | None = None) -> list[int | None]:
