@@ -330,6 +330,36 @@ def test_every_clip_that_cannot_be_used_is_listed_and_the_others_are_kept(tmp_pa
     assert build_clips(Tape().clips(), tmp_path / "m.jsonl").reused == 4
 
 
+def test_clips_that_cannot_be_used_are_left_out_where_they_are_no_more_than_may_be(table: Path, tmp_path: Path) -> None:
+    (table.parent / "03.wav").write_bytes(b"no audio")
+    (table.parent / "05.wav").unlink()
+    output = tmp_path / "out" / "m.jsonl"
+    assert build(table, output, "--skip-faults", "0") == 2
+    assert build(table, output, "--skip-faults", "1") == 2
+    assert build(table, output, "--skip-faults", "2") == 0
+    assert len(read_manifest(output)) == CLIPS - 2
+
+
+def test_a_build_that_is_allowed_its_faults_goes_on_from_the_one_that_was_not(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table.parent / "03.wav").write_bytes(b"no audio")
+    output = tmp_path / "out" / "m.jsonl"
+    assert build(table, output) == 2
+    capsys.readouterr()
+    assert build(table, output, "--skip-faults", "1") == 0
+    out = capsys.readouterr().out
+    assert f"resumed: {CLIPS - 1} of {CLIPS - 1} clips were there" in out
+    assert "left out: 1 that cannot be used" in out
+    assert "03.wav" in out
+    assert build(table, output, "--skip-faults", "-1") == 2
+
+
+def test_faults_alone_are_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no audio"):
+        build_clips([SourceError("row 0: no audio")], tmp_path / "m.jsonl", skip_faults=5)
+
+
 def test_where_no_clip_was_finished_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no audio"):
         write_clips([SourceError("row 0: no audio")], tmp_path / "m.jsonl")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lora.data.sources.base import build_clips
 from lora.data.sources.folder import METADATA
-from lora.data.sources.selection import Notes
+from lora.data.sources.selection import FAULTY, Notes
 from lora.data.sources.tables import TABLE_SUFFIXES
 from lora.errors import ConfigError
 from lora.files import to_json
@@ -56,8 +56,10 @@ def build_manifest(options: BuildOptions) -> BuildSummary:
         total=options.wanted_samples if notes.total is None else notes.total,
         workers=options.workers,
         build_key=build_key(options),
+        skip_faults=options.skip_faults - notes.left_out[FAULTY],
         progress=progress_bar,
     )
+    notes.leave_out(written.faults)
     if written.reused:
         notes.lines.insert(0, f"resumed: {written.reused} of {written.utterances} clips were there")
     return BuildSummary(written.path, written.utterances, written.seconds, len(written.speakers) or None, str(notes))
@@ -89,5 +91,5 @@ def check_output(options: BuildOptions) -> None:
 def build_key(options: BuildOptions) -> str:
     """Return a hash of every option that decides what is written; the path is resolved."""
     values = dataclasses.asdict(options) | {"path": None if options.path is None else str(options.path.resolve())}
-    decisive = {name: value for name, value in values.items() if name not in ("output", "workers")}
+    decisive = {name: value for name, value in values.items() if name not in ("output", "workers", "skip_faults")}
     return hashlib.sha256(to_json(decisive, indent=None).encode("utf-8", "surrogateescape")).hexdigest()

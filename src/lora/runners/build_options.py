@@ -54,6 +54,9 @@ class BuildOptions:
     speakers: list[str] | None = option(None, help="take these speakers only")
     exclude_speakers: list[str] | None = option(None, help="take none of these speakers")
     skip_empty_text: bool = option(False, help="pass over rows without words, and count them, instead of refusing them")
+    skip_faults: int = option(
+        0, help="build without rows and clips that cannot be used where they are at most so many; they are listed"
+    )
     text_mode: Literal["keep", "lower", "auto"] | None = option(
         None,
         help="case of the text; auto lowers a source that is ALL CAPS (unless given: lower for LibriSpeech, which is, "
@@ -107,7 +110,7 @@ class BuildOptions:
 
 _SHARED = {
     "output", "source", "samples", "hours", "balance_speakers", "min_seconds", "max_seconds", "speakers",
-    "exclude_speakers", "skip_empty_text", "text_mode", "seed", "embed_audio", "workers",
+    "exclude_speakers", "skip_empty_text", "skip_faults", "text_mode", "seed", "embed_audio", "workers",
 }  # fmt: skip
 _HUB = {"path", "config", "split", "revision", "streaming"}
 _COLUMNS = {"audio_column", "text_column", "speaker_column", "id_column"}
@@ -160,6 +163,8 @@ def _wrong_values(options: BuildOptions) -> list[str]:
         problems.append(f"--workers: got {options.workers}, expected 1 to 256")
     if options.balance_speakers and options.wanted_samples is None and options.hours is None:
         problems.append("--balance-speakers: expected --samples or --hours with it")
+    if options.skip_faults < 0:
+        problems.append(f"--skip-faults: got {options.skip_faults}, expected 0 or more")
     if options.seed < 0:
         problems.append(f"--seed: got {options.seed}, expected 0 or more")
     return problems

@@ -37,6 +37,7 @@ def _selection(options: BuildOptions, text_mode: TextMode) -> Selection:
         text_mode=options.text_mode or text_mode,
         balance_speakers=options.balance_speakers,
         skip_empty_text=options.skip_empty_text,
+        skip_faults=options.skip_faults,
         speakers=None if options.speakers is None else tuple(options.speakers),
         exclude_speakers=tuple(options.exclude_speakers or ()),
         **_given(options, "min_seconds", "max_seconds", "hours"),

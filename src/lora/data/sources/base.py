@@ -97,13 +97,14 @@ Read = AnyClip | SourceError | AudioError
 
 @dataclass
 class Written:
-    """What was written. `reused` clips were there from an earlier run of the same build."""
+    """What was written. `reused` clips were there from an earlier run of the same build, `faults` were left out."""
 
     path: Path
     utterances: int = 0
     seconds: Seconds = 0.0
     speakers: set[str | int] = field(default_factory=set)
     reused: int = 0
+    faults: list[str] = field(default_factory=list)
 
 
 def write_clips(
@@ -132,6 +133,7 @@ def build_clips(
     total: int | None = None,
     workers: int | None = None,
     build_key: str = "",
+    skip_faults: int = 0,
     progress: ShowProgress | None = None,
 ) -> Written:
     """Write clips as 16 kHz, 16-bit FLAC files and the manifest `output` that names them.
@@ -146,6 +148,7 @@ def build_clips(
         total: how many clips are expected, for `progress`.
         workers: threads that decode and encode; one a processor unless given. The order is kept.
         build_key: says which build this is; only one with the same key goes on from what is left.
+        skip_faults: leave out clips that cannot be used where they are at most so many.
 
     Raises:
         ConfigError: what is at `output` is not an earlier output.
@@ -165,7 +168,7 @@ def build_clips(
             with (progress or _no_progress)(f"writing {output.name}", total) as report:
                 for _ in writer.run(chain([first], iterator)):
                     report(1)
-            writer.refuse_faults()
+            writer.finish(skip_faults)
             staging.commit()
         except BaseException:
             if staging.holds_clips:
@@ -200,8 +203,13 @@ class _Writer:
             self._count(work.clip, encoded)
             yield work.clip
 
-    def refuse_faults(self) -> None:
-        """Raise the one fault, or one error that lists them all."""
+    def finish(self, skip_faults: int) -> None:
+        """Raise the one fault, or one error that lists them all, if they are more than may be left out."""
+        if len(self._faults) > skip_faults or not self.written.utterances:
+            self._refuse_faults()
+        self.written.faults = [str(fault) for fault in self._faults]
+
+    def _refuse_faults(self) -> None:
         if len(self._faults) == 1:
             raise self._faults[0]
         if self._faults:
@@ -217,7 +225,7 @@ class _Writer:
     def _add(self, fault: LoraError) -> None:
         self._faults.append(fault)
         if len(self._faults) >= MAX_FAULTS:
-            self.refuse_faults()
+            self._refuse_faults()
 
     def _check(self, clips: Iterator[Read]) -> Iterator["_Work"]:
         for clip in clips:

@@ -122,7 +122,9 @@ class HubReader:
             else:
                 positions.append(position)
                 yield Fact(str(position), speaker, seconds)
-        if faults:
+        if len(faults) <= self.selection.skip_faults:
+            self.notes.leave_out(faults)
+        else:
             raise SourceError(f"{self.name}: {len(faults)} rows cannot be used", faults)
 
     def _read(self, rows: Iterator[Numbered]) -> Iterator[Read]:

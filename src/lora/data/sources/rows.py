@@ -140,6 +140,9 @@ class _Survey:
             self._has_small = self._has_small or row.text != row.text.upper()
             self._has_caps = self._has_caps or is_caps(row.text)
             yield fact
+        if len(self._faults) <= self._selection.skip_faults:
+            self._notes.leave_out(self._faults)
+            self._faults.clear()
         self.refuse_faults()
         if not self.num_rows:
             raise SourceError(f"{self._source.name}: no rows. Expected at least one utterance.")

@@ -7,7 +7,7 @@ as it passes (`sift`). Neither holds audio.
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Literal, NamedTuple
@@ -22,6 +22,7 @@ from lora.units import Seconds
 TextMode = Literal["keep", "lower", "auto"]
 
 EMPTY_TEXT = "without words"
+FAULTY = "that cannot be used"
 CASE_SAMPLE = 64
 """So many texts of a stream say whether it is ALL CAPS."""
 MAX_MISSES = 10_000
@@ -40,6 +41,7 @@ class Selection:
         balance_speakers: draw speakers in turn, so that each gives as many clips as another while it has any.
         speakers, exclude_speakers: take only, or never, the clips of these.
         skip_empty_text: pass over a row without words instead of refusing it.
+        skip_faults: pass over faulty rows where they are at most so many.
     """
 
     samples: int | None = None
@@ -52,6 +54,7 @@ class Selection:
     speakers: tuple[str, ...] | None = None
     exclude_speakers: tuple[str, ...] = ()
     skip_empty_text: bool = False
+    skip_faults: int = 0
 
     @property
     def needs_seconds(self) -> bool:
@@ -97,17 +100,26 @@ class Notes:
 
     Attributes:
         left_out: how many clips were passed over, by reason.
+        faults: what is wrong with those that cannot be used.
         lines: sentences for the person who builds.
         total: how many clips there will be, where that is known.
     """
 
     left_out: Counter[str] = field(default_factory=Counter)
     lines: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
     total: int | None = None
+
+    def leave_out(self, faults: Sequence[str]) -> None:
+        """Note rows or clips that are passed over because they cannot be used."""
+        if faults:
+            self.left_out[FAULTY] += len(faults)
+            self.faults += faults
 
     def __str__(self) -> str:
         counts = [f"{count} {reason}" for reason, count in sorted(self.left_out.items())]
-        return "\n".join([*self.lines, *([f"left out: {', '.join(counts)}"] if counts else [])])
+        left_out = [f"left out: {', '.join(counts)}"] if counts else []
+        return "\n".join([*self.lines, *left_out, *(f"  {fault}" for fault in self.faults)])
 
 
 class Fact(NamedTuple):
