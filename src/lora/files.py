@@ -238,6 +238,11 @@ def to_json(value: Any, *, indent: int | None = 2) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def to_json_bytes(value: Any) -> bytes:
+    """Serialise on one line as `to_json`; text that is not valid Unicode is refused with ValueError too."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document atomically, with a final newline."""
     write_text(path, to_json(value) + "\n")

@@ -18,7 +18,7 @@ from lora.data.audio import decode_audio, prepare_wave
 from lora.data.audio_paths import AudioFolder
 from lora.data.manifest_rows import check_extra, check_fields, check_inline, parse_row
 from lora.errors import AudioError, ManifestError
-from lora.files import atomic_file, sha256_bytes, to_json
+from lora.files import atomic_file, sha256_bytes, to_json_bytes
 from lora.units import SAMPLE_RATE_HZ, JsonObject, Wave
 
 MAX_ROW_BYTES = 128 * 2**20
@@ -295,7 +295,7 @@ def manifest_line(utterance: Utterance, path: Path, resolved_root: Path, *, audi
     """
     written = audio or _written_audio(utterance, path.parent, resolved_root)
     try:
-        return to_json(_to_row(utterance, written), indent=None).encode("utf-8") + b"\n"
+        return to_json_bytes(_to_row(utterance, written)) + b"\n"
     except ValueError as error:
         raise ManifestError(f"{path}: utterance {utterance.id!r} cannot be written as JSON ({error}).") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lora.bounded import parse_json
-from lora.files import to_json
+from lora.files import to_json_bytes
 from lora.units import JsonObject, Wave
 
 KNOWN_KEYS = ("id", "audio", "text", "speaker_id", "sampling_rate")
@@ -58,7 +58,7 @@ def check_extra(row: dict[str, Any], place: str, problems: list[str]) -> JsonObj
     extra = {key: value for key, value in row.items() if key not in KNOWN_KEYS}
     try:
         if not all(map(_is_plain, extra.values())) or not _is_encodable("".join(extra)):
-            to_json(extra, indent=None).encode("utf-8")
+            to_json_bytes(extra)
     except (ValueError, RecursionError):
         # Python reads 1e999 as infinity and "\ud800" as a character; neither can be written again.
         problems.append(
