@@ -143,6 +143,7 @@ def test_a_tensor_with_a_bad_number_is_named(folder: Path, number: float) -> Non
     [
         ("encoder_num_hidden_layers", 10**7, "encoder_num_hidden_layers is 10000000; expected 1 to 1000"),
         ("decoder_num_attention_heads", 0, "decoder_num_attention_heads is 0; expected 1 to 1000"),
+        ("encoder_num_hidden_layers", 1, "unexpected_keys: model.encoder.layers.1."),
         ("num_labels", 10**7, "num_labels is 10000000"),
         ("intermediate_size", 10**6, "weights, and"),
         ("vocab_size", 10**6, "weights, and"),

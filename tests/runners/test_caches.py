@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lora.caches import check_cache_folder
 from lora.config import ExperimentConfig, PreprocessConfig
 from lora.data import fingerprint
 from lora.data.manifest import Utterance
@@ -98,6 +99,14 @@ def test_a_file_in_place_of_the_cache_folder_is_named_before_anything_is_compute
     with pytest.raises(InputError, match=rf"cannot be the cache folder: .*{place} is no folder.*--cache-dir"):
         run_experiment(replace(job, output_dir=tmp_path / "run", cache_dir=folder))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_folder_that_may_not_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_cache_folder(tmp_path / "made" / "later")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(InputError, match=rf"{tmp_path} may not be written to.*--cache-dir"):
+        check_cache_folder(tmp_path / "made" / "later")
 
 
 def test_states_kept_or_not_the_losses_agree(job: ExperimentConfig, tmp_path: Path) -> None:

@@ -199,6 +199,8 @@ def _refuse_gaps(loaded: Any, model_id: str) -> None:
     problems = [
         f"{kind}: {name}" for kind in ("missing_keys", "mismatched_keys", "error_msgs") for name in sorted(loaded[kind])
     ]
+    # Of other names that are left over a checkpoint may have some; a layer is one that config.json left out.
+    problems += [f"unexpected_keys: {name}" for name in sorted(loaded["unexpected_keys"]) if ".layers." in name]
     if problems:
         raise ModelError(f"{model_id}: {len(problems)} weight(s) cannot be loaded. Restore the model's files", problems)
 
