@@ -252,6 +252,22 @@ def test_a_folder_of_another_kind_is_not_replaced(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"out/a": b"2", "files/a": b"1"}
 
 
+def test_a_file_of_another_kind_is_not_replaced_and_does_not_go_with_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_folder(out, a="1")
+    for text in ("1", "2"):
+        write_output(out / "b", text, kind="a transcription")
+    for path, kind in ((out / "a", "a transcription"), (out / "b", ""), (out / "b", "a check")):
+        with pytest.raises(ConfigError, match="not an earlier output of this command"):
+            check_file(path, kind=kind)
+    with pytest.raises(ConfigError, match="out/b"):
+        write_folder(out, a="2")
+    write_folder(out, a="2", overwrite=True)
+    assert contents(out) == {"a": b"2", "b": b"2"}
+    write_output(out / "b", "3", kind="a transcription")
+    assert contents(out) == {"a": b"2", "b": b"3"}
+
+
 def test_the_inputs_of_a_command_are_its_files_and_those_in_its_folders(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").touch()

@@ -37,12 +37,13 @@ KNOWN_VERSIONS = 8
 Hashes = dict[str, list[str]]
 
 
-def check_file(path: Path, inputs: Iterable[Path] = (), *, root: Path | None = None) -> None:
+def check_file(path: Path, inputs: Iterable[Path] = (), *, root: Path | None = None, kind: str = "") -> None:
     """Refuse a place for a file where something is that we did not write, or that the command reads.
 
     Args:
         inputs: files and folders that the command reads.
         root: the folder whose record lists the file; its own unless given.
+        kind: what the file is to be, in words; one of another kind is not replaced, nor goes with a folder that is.
 
     Raises:
         ConfigError: a folder or a file of somebody else is there, or it is an input.
@@ -56,9 +57,9 @@ def check_file(path: Path, inputs: Iterable[Path] = (), *, root: Path | None = N
         _check_parents(path)
         if root is not None and not path.resolve().is_relative_to(root.resolve()):
             raise ConfigError(f"{path}: leads out of {root}. Remove the link, or choose another place.")
-        if os.path.lexists(path) and not is_ours(path, root):
+        if os.path.lexists(path) and not is_ours(path, root, kind):
             raise ConfigError(
-                f"{path}: exists, and is not an earlier output of this tool or was changed since it was written. "
+                f"{path}: exists, and is not an earlier output of this command or was changed since it was written. "
                 "Nothing is written over it: choose another place, or move it away."
             )
 
@@ -73,24 +74,34 @@ def inputs_of(*given: str | Path | None) -> list[Path]:
     return [*found, *(file for folder in found if folder.is_dir() for file in folder.rglob("*") if file.is_file())]
 
 
-def is_ours(path: Path, root: Path | None = None) -> bool:
-    """Tell whether the file at `path`, or where its link leads, is as we wrote it."""
+def is_ours(path: Path, root: Path | None = None, kind: str = "") -> bool:
+    """Tell whether the file at `path`, or where its link leads, is of this kind and as we wrote it."""
     path = path.resolve()
     root = path.parent if root is None else root.resolve()
     if not path.is_file() or not path.is_relative_to(root):
         return False
     hashes = read_record(root).get(path.relative_to(root).as_posix())
-    return hashes is not None and sha256_file(path) in hashes
+    return hashes is not None and _entry(kind, sha256_file(path)) in hashes
+
+
+def _entry(kind: str, digest: str) -> str:
+    """Return what the record says of a file; whoever asks for another kind takes it for somebody else's."""
+    return f"{kind} {digest}".lstrip()
+
+
+def _is_plain(entries: Sequence[str]) -> bool:
+    """Tell whether a file in the record is of the folder's own kind."""
+    return any(" " not in entry for entry in entries)
 
 
 @contextmanager
-def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
+def output_file(path: Path, *, root: Path | None = None, kind: str = "") -> Iterator[BinaryIO]:
     """Yield a binary file that becomes `path` when the block succeeds; a link to earlier output is written through.
 
     Raises:
         ConfigError, SetupError: as `check_file`, before anything is written and again before the file appears.
     """
-    check_file(path, root=root)
+    check_file(path, root=root, kind=kind)
     target = path.resolve()
     root = target.parent if root is None else root.resolve()
     name = target.relative_to(root).as_posix()
@@ -99,19 +110,19 @@ def output_file(path: Path, *, root: Path | None = None) -> Iterator[BinaryIO]:
         file.flush()
         file.seek(0)
         digest = sha256_rest(file)
-        check_file(path, root=root)
-        _add_to_record(root, name, digest)
+        check_file(path, root=root, kind=kind)
+        _add_to_record(root, name, _entry(kind, digest))
 
 
-def write_output(path: Path, content: str | bytes, *, root: Path | None = None) -> None:
+def write_output(path: Path, content: str | bytes, *, root: Path | None = None, kind: str = "") -> None:
     """Write bytes, or text as UTF-8, as `output_file` does."""
-    with output_file(path, root=root) as file:
+    with output_file(path, root=root, kind=kind) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def write_output_json(path: Path, value: object, *, root: Path | None = None) -> None:
+def write_output_json(path: Path, value: object, *, root: Path | None = None, kind: str = "") -> None:
     """Write one JSON document as `output_file` does, with a final newline."""
-    write_output(path, to_json(value) + "\n", root=root)
+    write_output(path, to_json(value) + "\n", root=root, kind=kind)
 
 
 def check_folder(path: Path, inputs: Iterable[Path] = (), *, kind: str = "", overwrite: bool = False) -> None:
@@ -157,7 +168,7 @@ def _check_contents(path: Path, kind: str, overwrite: bool) -> None:
         )
     others = [file for file in foreign(target) if not is_no_obstacle(file)]
     if overwrite:
-        others = [file for file in others if file.relative_to(target).as_posix() in listed]
+        others = [file for file in others if _is_plain(listed.get(file.relative_to(target).as_posix(), []))]
     if others:
         told = "changed since this tool wrote it" if overwrite else "not written by this tool, or changed since"
         raise ConfigError(
@@ -215,8 +226,11 @@ def publish_folder(stage: Path, path: Path, *, kind: str = "", overwrite: bool =
             target.rmdir()
         stage.rename(target)
         return
-    for item in foreign(target):
-        _carry(item, stage / item.relative_to(target))
+    names = [item.relative_to(target).as_posix() for item in foreign(target)]
+    for name in names:
+        _carry(target / name, stage / name)
+    listed = read_record(target)
+    _write_record(stage, read_record(stage) | {name: listed[name] for name in names if name in listed}, kind)
     try:
         exchange(stage, target)
     except OSError as error:
@@ -239,7 +253,7 @@ def read_kind(folder: Path) -> str:
 
 
 def read_record(folder: Path) -> Hashes:
-    """Return the hashes of our files in `folder` by name; nothing where there is no record.
+    """Return the hashes of our files in `folder` by name, behind a file's own kind; nothing where there is no record.
 
     Raises:
         InputError: the record is damaged.
@@ -254,11 +268,11 @@ def read_record(folder: Path) -> Hashes:
     return hashes
 
 
-def _add_to_record(folder: Path, name: str, digest: str) -> None:
+def _add_to_record(folder: Path, name: str, entry: str) -> None:
     with _folder_locked(folder):
         hashes = read_record(folder)
-        before = [known for known in hashes.get(name, ()) if known != digest]
-        _write_record(folder, hashes | {name: [*before, digest][-KNOWN_VERSIONS:]}, read_kind(folder))
+        before = [known for known in hashes.get(name, ()) if known != entry]
+        _write_record(folder, hashes | {name: [*before, entry][-KNOWN_VERSIONS:]}, read_kind(folder))
 
 
 def _write_record(folder: Path, hashes: Hashes, kind: str) -> None:

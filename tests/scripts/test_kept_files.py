@@ -136,6 +136,7 @@ def test_changed_adapters_are_not_averaged(name: str, here: Path, capsys: pytest
         (["talk.flac"], "twin.flac", "also an input"),
         (["talk.flac"], "mine.json", "not an earlier output"),
         (["talk.flac"], "models", "is a folder"),
+        (["talk.flac"], "m.jsonl", "not an earlier output"),
         (["talk.flac"], "mine.json/out.json", "is a file"),
         (["."], "talk.flac", "also an input"),
         (["--manifest", "m.jsonl"], "m.jsonl", "also an input"),

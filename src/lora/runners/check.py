@@ -25,6 +25,7 @@ from lora.units import Wave
 if TYPE_CHECKING:
     from lora.evaluation.suspects import Suspect
 
+KIND = "a check of manifests"
 EXIT_CHECK_FAILED = 3
 # Faults that ears cannot judge are not worth a player.
 NOT_HEARD = {"leak-id", "leak-speaker", "leak-text", "single-clip-speaker", "duplicate-id", "mixed-numbers", "casing"}
@@ -92,7 +93,7 @@ def run_check(options: CheckOptions) -> int:
     """
     inputs = options.inputs()
     for path in _pages(options).values():
-        check_file(path, [*(one.path for one in inputs), *inputs_of(options.model_id)])
+        check_file(path, [*(one.path for one in inputs), *inputs_of(options.model_id)], kind=KIND)
     settings = _settings(options)
     if options.fix is not None:
         check_place(options.fix, [one.path for one in inputs])
@@ -158,11 +159,11 @@ def _write_output(options: CheckOptions, check: Check, ranked: dict[str, list["S
 
         baseline = {path: pooled_rate(own) for path, own in ranked.items()}
         notes = [f"{path}: {assess_headroom(rate, DecisionRule()).message}" for path, rate in baseline.items()]
-    write_output_json(pages["json"], check_json(check, rows, baseline))
-    write_output(pages["md"], check_markdown(check, rows, notes))
+    write_output_json(pages["json"], check_json(check, rows, baseline), kind=KIND)
+    write_output(pages["md"], check_markdown(check, rows, notes), kind=KIND)
     playable = _playable(options, check, suspects)
     note = f"{summary_line(check)}. {len(playable)} clips to listen to; the audio is prepared as the model hears it."
-    write_output(pages["html"], check_html("Manifest check", playable, note))
+    write_output(pages["html"], check_html("Manifest check", playable, note), kind=KIND)
 
 
 def _merge(ranked: dict[str, list["Suspect"]]) -> list["Suspect"]:

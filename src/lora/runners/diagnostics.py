@@ -15,7 +15,7 @@ from lora.runners.progress import progress_bar
 from lora.units import JsonObject
 
 THRESHOLDS_S = (5.0, 8.0, 10.0, 15.0, 20.0)
-ENDS = ("json", "md")
+KIND, ENDS = "diagnostics of manifests", ("json", "md")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def diagnose(options: DiagnosticsOptions) -> JsonObject:
     options.check()
     pages = {} if options.output is None else {end: options.output / f"manifest_diagnostics.{end}" for end in ENDS}
     for path in pages.values():
-        check_file(path, [*options.manifests, *inputs_of(options.model_id)])
+        check_file(path, [*options.manifests, *inputs_of(options.model_id)], kind=KIND)
     manifests = [read_manifest(path, allow_outside=options.allow_outside_audio) for path in options.manifests]
     profiles, splits = [], []
     for manifest in manifests:
@@ -96,8 +96,8 @@ def diagnose(options: DiagnosticsOptions) -> JsonObject:
     }
     page = diagnostics_page(profiles, splits, sufficiency, headroom)
     if pages:
-        write_output_json(pages["json"], document)
-        write_output(pages["md"], page)
+        write_output_json(pages["json"], document, kind=KIND)
+        write_output(pages["md"], page, kind=KIND)
     sys.stdout.write(page)
     return document
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lora.decoding import Recognizer
     from lora.model.load import Bundle
 
+KIND = "a transcription"
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -87,7 +88,7 @@ def _transcribe(config: TranscriptionConfig) -> JsonObject:
         else read_manifest(config.manifest, allow_outside=config.allow_outside_audio, stream_inline=True)
     )
     if config.output is not None and processes.is_main():
-        check_file(config.output, _inputs(config, paths, manifest))
+        check_file(config.output, _inputs(config, paths, manifest), kind=KIND)
     bundle = load_bundle(config.model_id, resolve_device(config.device), processor_dir=config.processor_dir)
     recognizer, adapter = _build_recognizer(config, bundle)
     document: JsonObject = {

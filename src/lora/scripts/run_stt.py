@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lora import processes
 from lora.files import to_json
 from lora.outputs import write_output_json
-from lora.runners.transcription import TranscriptionConfig, transcribe_to_json
+from lora.runners.transcription import KIND, TranscriptionConfig, transcribe_to_json
 from lora.scripts.cli import Command, run_command
 
 
@@ -18,7 +18,7 @@ def run(options: TranscriptionConfig) -> None:
     if options.output is None:
         print(to_json(document))
         return
-    write_output_json(options.output, document)
+    write_output_json(options.output, document, kind=KIND)
     wer = "" if document["wer"] is None else f", WER {100 * document['wer']:.2f}%, CER {100 * document['cer']:.2f}%"
     print(f"{options.output}: {document['samples']} samples{wer}")
 

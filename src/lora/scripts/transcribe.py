@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from lora.outputs import write_output_json
-from lora.runners.transcription import TranscriptionConfig, print_texts, transcribe_to_json
+from lora.runners.transcription import KIND, TranscriptionConfig, print_texts, transcribe_to_json
 from lora.scripts.cli import Command, run_command
 
 
@@ -13,7 +13,7 @@ def run(options: TranscriptionConfig) -> None:
     document = transcribe_to_json(options)
     print_texts(document)
     if options.output is not None:
-        write_output_json(options.output, document)
+        write_output_json(options.output, document, kind=KIND)
 
 
 COMMAND = Command(
