@@ -84,6 +84,22 @@ def test_several_writers_of_one_file_do_not_lose_each_others_versions(tmp_path: 
     assert outputs.is_ours(path)
 
 
+def test_a_version_that_another_writer_puts_in_place_just_now_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_output(path, "first")
+    hashed = outputs.sha256_file
+
+    def hash_the_next(place: Path) -> str:
+        monkeypatch.undo()
+        write_output(path, "second")
+        return hashed(place)
+
+    monkeypatch.setattr(outputs, "sha256_file", hash_the_next)
+    assert outputs.is_ours(path)
+
+
 def test_a_link_is_written_through_only_to_earlier_output(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     real, link = tmp_path / "far" / "a.json", tmp_path / "link.json"

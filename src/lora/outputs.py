@@ -31,7 +31,7 @@ RECORD_NAME = ".moonshine_lora_outputs.json"
 NO_OBSTACLES = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """What file managers put into folders, besides `._*`."""
 
-KNOWN_VERSIONS = 8
+KNOWN_VERSIONS = 32
 """How many of a file's versions the record keeps: several processes may write one file, each records before it does."""
 
 Hashes = dict[str, list[str]]
@@ -80,8 +80,11 @@ def is_ours(path: Path, root: Path | None = None, kind: str = "") -> bool:
     root = path.parent if root is None else root.resolve()
     if not path.is_file() or not path.is_relative_to(root):
         return False
-    hashes = read_record(root).get(path.relative_to(root).as_posix())
-    return hashes is not None and _entry(kind, sha256_file(path)) in hashes
+    name = path.relative_to(root).as_posix()
+    if name not in read_record(root):
+        return False
+    entry = _entry(kind, sha256_file(path))
+    return entry in read_record(root)[name]  # read after the file: another writer records a version before it is there
 
 
 def _entry(kind: str, digest: str) -> str:
