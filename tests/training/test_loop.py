@@ -34,7 +34,7 @@ DEFAULTS = ExperimentConfig(
     output_dir=Path("out"), dataset_path=Path("a"), manifest_path=Path("b"), guardrail_manifest=[Path("c")]
 )
 CONFIG = TrainingConfig(**{name: getattr(DEFAULTS, name) for name in TrainingConfig.__dataclass_fields__})
-CONFIG = replace(CONFIG, replay_ratio=0.5, distillation_weight=0.0, average_decay=0.0)
+CONFIG = replace(CONFIG, replay_ratio=0.5)
 CONFIG = replace(CONFIG, max_steps=4, learning_rate=3e-3, batch_seconds=4.0, eval_interval=2, seed=1)
 ADAPTER = AdapterConfig("lora", rank=4, alpha=8.0, dropout=0.1, targets="all-linear")
 

@@ -29,7 +29,7 @@ DEFAULTS = ExperimentConfig(
     output_dir=Path("out"), dataset_path=Path("a"), manifest_path=Path("b"), guardrail_manifest=[Path("c")]
 )
 CONFIG = TrainingConfig(**{name: getattr(DEFAULTS, name) for name in TrainingConfig.__dataclass_fields__})
-CONFIG = replace(CONFIG, replay_ratio=0.5, distillation_weight=0.0, average_decay=0.0)
+CONFIG = replace(CONFIG, replay_ratio=0.5)
 CONFIG = replace(CONFIG, max_steps=3, learning_rate=3e-3, batch_seconds=100.0, eval_interval=3, flat_sigma=0.05, seed=1)
 CPU = torch.device("cpu")
 LIMIT = 3
@@ -87,6 +87,26 @@ def test_running_out_of_memory_gives_the_adapter_of_more_pieces_from_the_start(
     assert rows == planned_rows
     whole, _ = train(toy_checkpoint, clips)
     assert not all(torch.equal(value, whole[name]) for name, value in halved.items())
+
+
+def test_what_was_computed_before_memory_ran_out_in_a_later_piece_is_not_counted_twice(
+    toy_checkpoint: Path, clips: list[Clip]
+) -> None:
+    calls = 0
+
+    def full_at_the_second_piece(core: Any, family: Family, encoded: EncoderStates, targets: TokenBatch) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return aligned_objective(core, family, encoded, targets)
+
+    options = {"max_steps": 1, "eval_interval": 1}
+    found, [row] = train(toy_checkpoint, clips, full_at_the_second_piece, gradient_accumulation=2, **options)
+    wanted, [wanted_row] = train(toy_checkpoint, clips, gradient_accumulation=4, **options)
+    assert row.pop("out_of_memory") == {"gradient_accumulation": 4}
+    assert row == wanted_row
+    assert_same(found, wanted)
 
 
 def test_one_utterance_that_does_not_fit_alone_stops_the_run_and_says_what_to_lower(
