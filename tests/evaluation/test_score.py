@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 
 from lora.caches import write_entry
 from lora.config import DecodeSettings, PreprocessConfig
@@ -22,6 +24,7 @@ from lora.evaluation.score import (
     score_set,
 )
 from lora.model.load import Bundle
+from lora.units import Wave
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_a_cached_baseline_equals_a_fresh_one(
     assert advanced == [10]
 
 
-@pytest.mark.parametrize("what", ["weights", "decode", "preprocess", "content"])
+@pytest.mark.parametrize("what", ["weights", "decode", "preprocess", "content", "batch_size", "batch_seconds"])
 def test_other_content_is_not_served_from_the_cache(
     recognizer: Recognizer, evaluation_set: EvaluationSet, tmp_path: Path, what: str
 ) -> None:
@@ -107,8 +110,50 @@ def test_other_content_is_not_served_from_the_cache(
         preprocess = replace(preprocess, target_rms=0.05)
     else:
         evaluation_set = replace(evaluation_set, content_sha256="0" * 64)
-    other = Recognizer(bundle, preprocess, decode, batch_size=4)
+    size, seconds = 5 if what == "batch_size" else 4, 80.0 if what == "batch_seconds" else 160.0
+    other = Recognizer(bundle, preprocess, decode, batch_size=size, batch_seconds=seconds)
     assert not score_baseline(other, evaluation_set, tmp_path / "cache", lambda count: None)[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.__version__", "transformers.__version__", "lora.evaluation.score.SCORE_VERSION"]
+)
+def test_what_other_versions_measured_is_not_served_from_the_cache(
+    recognizer: Recognizer, evaluation_set: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)
+    with monkeypatch.context() as other:
+        other.setattr(name, "0.0.1")
+        assert not score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)[1]
+    assert score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)[1]
+
+
+def test_what_another_device_measured_is_not_served_from_the_cache(
+    recognizer: Recognizer, evaluation_set: EvaluationSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)
+    monkeypatch.setattr(Bundle, "device", torch.device("cpu:0"))  # the same one by another name
+    assert not score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)[1]
+
+
+@pytest.mark.parametrize("what", ["audio", "text", "id"])
+def test_a_set_with_another_audio_text_or_id_is_measured_anew(
+    recognizer: Recognizer,
+    evaluation_set: EvaluationSet,
+    make_wave: Callable[[int, int], Wave],
+    tmp_path: Path,
+    what: str,
+) -> None:
+    score_baseline(recognizer, evaluation_set, tmp_path / "cache", lambda count: None)
+    path = evaluation_set.manifest.path
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    if what == "audio":
+        soundfile.write(path.parent / rows[3]["audio"], make_wave(9_000, 1), 16_000, format="FLAC")
+    else:
+        rows[3][what] = rows[3][what].replace("t", "T", 1) + ("" if what == "id" else " one")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed = load_evaluation_set("test", read_manifest(path), recognizer)
+    assert not score_baseline(recognizer, changed, tmp_path / "cache", lambda count: None)[1]
 
 
 def flip_a_digit(text: str) -> str:

@@ -1,6 +1,7 @@
 """Adapter folders whose files are not what they must be: refused with what is wrong, before PEFT sees them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,11 +240,13 @@ def test_an_average_of_unsound_adapters_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_changed_bytes_are_not_averaged(folder: Path, tmp_path: Path) -> None:
-    weights = load_file(folder / WEIGHTS_NAME)
-    save_file({name: tensor + 1 for name, tensor in weights.items()}, folder / WEIGHTS_NAME)
-    with pytest.raises(AdapterError, match="differs from the record's"):
-        average_adapters([folder, folder], tmp_path / "out")
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_changed_bytes_of_any_of_the_adapters_are_not_averaged(folder: Path, tmp_path: Path, place: int) -> None:
+    folders = [Path(shutil.copytree(folder, tmp_path / f"part-{number}")) for number in range(3)]
+    weights = load_file(folders[place] / WEIGHTS_NAME)
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, folders[place] / WEIGHTS_NAME)
+    with pytest.raises(AdapterError, match=rf"part-{place}.*differs from the record's"):
+        average_adapters(folders, tmp_path / "out")
 
 
 def test_the_command_line_ends_with_2_and_one_message(

@@ -26,6 +26,7 @@ from lora.model.adapters import (
     load_adapter,
     restore_state_,
     save_adapter,
+    set_strength_,
     target_pattern,
     trainable_parameters,
     trainable_state,
@@ -234,6 +235,18 @@ def test_a_fresh_adapter_and_one_switched_off_are_the_base_model(
     with adapter_off(model):
         assert torch.equal(logits_of(bundle.core, wave), base)
     assert not torch.allclose(logits_of(bundle.core, wave), base, atol=1e-3)
+
+
+def test_a_strength_is_saved_as_alpha_once_however_often_it_is_saved(bundle: Bundle, tmp_path: Path) -> None:
+    model = fill(add_adapter(bundle, config_of(), seed=0))
+    set_strength_(model, 0.75)
+    folders = [saved(model, bundle, tmp_path / name) for name in ("first", "second")]
+    alphas = [json.loads((folder / CONFIG_NAME).read_text())["lora_alpha"] for folder in folders]
+    assert alphas == [6.0, 6.0]  # 0.75 x 8
+    assert (folders[0] / RECORD_NAME).read_bytes() == (folders[1] / RECORD_NAME).read_bytes()
+    set_strength_(model, 1.0)
+    folder = saved(model, bundle, tmp_path / "whole")
+    assert json.loads((folder / CONFIG_NAME).read_text())["lora_alpha"] == 8.0
 
 
 def test_the_delta_norm_is_that_of_the_merged_change(bundle: Bundle) -> None:

@@ -28,15 +28,21 @@ def close_caches() -> Iterator[None]:
 
 
 def open_cache(
-    bundle: Bundle, root: Path, state_format: StateFormat = "fp32", *, cut: int | None = None
+    bundle: Bundle,
+    root: Path,
+    state_format: StateFormat = "fp32",
+    *,
+    cut: int | None = None,
+    preprocess: PreprocessConfig | None = None,
 ) -> EncoderCache:
-    recognizer = Recognizer(bundle, PreprocessConfig(), DecodeSettings())
+    preprocess = preprocess or PreprocessConfig()
+    recognizer = Recognizer(bundle, preprocess, DecodeSettings())
     cache = EncoderCache(
         bundle,
         recognizer.encode,
         root,
         cut=len(bundle.core.model.encoder.layers) if cut is None else cut,
-        preprocess=PreprocessConfig(),
+        preprocess=preprocess,
         state_format=state_format,
         limit_bytes=2**30,
     )
@@ -98,6 +104,27 @@ def test_another_base_or_format_has_states_of_its_own(
     after = states_of(open_cache(bundle, tmp_path), [wave]).states
     assert not torch.allclose(before, after, atol=1e-3)
     assert len(list(tmp_path.glob("*/kind.json"))) == 3
+
+
+@pytest.mark.parametrize("family_name", ["moonshine"], indirect=True)
+@pytest.mark.parametrize(
+    "name", ["torch.__version__", "transformers.__version__", "lora.model.feature_cache.FEATURE_VERSION"]
+)
+def test_other_versions_have_states_of_their_own(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    first = open_cache(bundle, tmp_path).store.folder
+    assert open_cache(bundle, tmp_path).store.folder == first
+    monkeypatch.setattr(name, "0.0.1")
+    assert open_cache(bundle, tmp_path).store.folder != first
+
+
+@pytest.mark.parametrize("family_name", ["moonshine"], indirect=True)
+@pytest.mark.parametrize("changes", [{"target_rms": 0.05}, {"peak_limit": 0.5}])
+def test_other_preprocessing_has_states_of_its_own(bundle: Bundle, tmp_path: Path, changes: dict[str, float]) -> None:
+    first = open_cache(bundle, tmp_path).store.folder
+    other = open_cache(bundle, tmp_path, preprocess=PreprocessConfig(**changes))
+    assert other.store.folder != first
 
 
 def test_another_decoder_shares_the_states(

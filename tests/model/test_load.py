@@ -1,5 +1,6 @@
 """Base models: loaded with everything that belongs to them, or refused."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -130,3 +131,28 @@ def test_a_hub_that_cannot_be_reached_is_an_environment_error() -> None:
     with pytest.raises(SetupError, match="someone/no-such-moonshine: cannot be loaded from the hub") as caught:
         load_bundle("someone/no-such-moonshine", CPU)
     assert caught.value.exit_code == 1
+
+
+def test_the_hash_of_a_base_is_of_every_weight_with_its_name_and_shape(
+    family_name: str, checkpoints: dict[str, Path]
+) -> None:
+    """Computed here from the file: what is saved with adapters must mean the same in every version."""
+    bundle = load_bundle(str(checkpoints[family_name]), CPU)
+    weights = load_file(checkpoints[family_name] / "model.safetensors")
+    assert set(weights) <= set(bundle.core.state_dict())
+    for name in bundle.core.state_dict().keys() - weights.keys():  # the output layer is the embedding
+        weights[name] = weights["model.decoder.embed_tokens.weight"]
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name}{tuple(weights[name].shape)}".encode())
+        digest.update(weights[name].numpy().astype("<f4").tobytes())
+    assert bundle.sha256 == digest.hexdigest()
+
+
+@pytest.mark.parametrize("part", ["model.encoder.layers.0.self_attn.q_proj", "model.decoder.layers.1.mlp.fc1"])
+def test_one_changed_weight_of_encoder_or_decoder_makes_another_base(copied: Path, part: str) -> None:
+    before = load_bundle(str(copied), CPU).sha256
+    weights = load_file(copied / "model.safetensors")
+    weights[f"{part}.weight"][0, 0] += 1e-3
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    assert load_bundle(str(copied), CPU).sha256 != before
