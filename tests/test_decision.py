@@ -94,12 +94,21 @@ def test_each_guardrail_has_its_own_budget_and_the_reason_names_it() -> None:
 
 
 def test_an_adapter_that_changes_no_output_is_named_and_never_accepted() -> None:
-    unchanged = compared("d", 0.4, 0.4, (0.0, 0.0))
-    verdict = decide(unchanged, [SAFE], RULE, outputs_changed=0)
+    """Even where the numbers would accept it: then they are not of this adapter."""
+    assert decide(BETTER, [SAFE], RULE, outputs_changed=1).decision == "accept"
+    verdict = decide(BETTER, [SAFE], RULE, outputs_changed=0)
     assert verdict.decision == "inconclusive"
-    assert any("changed no output on the domain" in reason for reason in verdict.reasons)
-    others = decide(unchanged, [SAFE], RULE, outputs_changed=1).reasons
-    assert not any("changed no output" in reason for reason in others)
+    assert verdict.reasons[0].startswith("The adapter changed no output on the domain")
+    assert decide(BETTER, [SAFE], RULE).decision == "accept"  # it was not counted
+
+
+@pytest.mark.parametrize("budget", [-0.001, 1.0, 1.01, float("nan")])
+def test_a_budget_is_a_fraction_below_one(budget: float) -> None:
+    """1 is a hundred points: whoever writes it means one."""
+    with pytest.raises(ConfigError) as caught:
+        DecisionRule(guardrail_budgets=(0.01, budget))
+    assert caught.value.problems == (f"guardrail_budgets: got {budget}; expected fractions from 0 to below 1.",)
+    assert DecisionRule(guardrail_budgets=(0.0, 0.999)).guardrail_budgets == (0.0, 0.999)
 
 
 def test_reasons_carry_the_numbers_in_percent_and_points() -> None:

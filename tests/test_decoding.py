@@ -49,6 +49,15 @@ def test_each_utterance_has_the_limit_of_its_own_duration(
         assert len(text.token_ids) == limit if not text.ended else len(text.token_ids) <= limit
 
 
+@pytest.mark.parametrize(
+    ("seconds", "limit"),
+    [(0.1, 4), (0.61, 4), (0.62, 5), (1.0, 7), (1.39, 10), (2.0, 13), (2.01, 14), (29.4, 192), (100.0, 192)],
+)
+def test_a_part_of_a_token_is_one_more_and_the_decoder_keeps_room_for_the_end(seconds: float, limit: int) -> None:
+    """6.5 tokens a second: 0.61 s are 3.97, one second is 6.5, 2.01 s are 13.07, and 29.4 s are 191.1."""
+    assert DECODE.token_limit(seconds, 193) == limit
+
+
 def test_a_text_that_ends_at_its_limit_is_whole_and_a_longer_one_is_cut(
     bundle: Bundle, make_wave: Callable[[int, int], Wave]
 ) -> None:

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lora.data.leakage import LeakRow
 from lora.data.manifest import Utterance, read_manifest
 from lora.data.manifest_tools import describe, sample_manifest, split_manifest
 from lora.data.merging import merge_manifests
-from lora.data.partition import Measured, check_parts, divide, parse_parts
+from lora.data.partition import Measured, SplitBy, check_parts, divide, parse_parts
 from lora.data.placement import NewAudio, write_placed
 from lora.data.shift import shift_manifest
 from lora.data.sources.base import Clip, write_clips
@@ -335,17 +336,26 @@ def test_the_division_depends_on_the_seed_and_not_on_the_order() -> None:
     assert divide(CROWD, parts, by="speaker", seed=2) != first
 
 
-def test_speakers_with_the_same_audio_stay_together() -> None:
-    rows = [measured("a", "ann", "same"), measured("b", "bob", "same"), measured("c", "eve"), measured("d", "eve")]
-    assigned = divide(rows, parse_parts(["train=0.5", "test=0.5"]), by="speaker", seed=0)
-    assert assigned["a"] == assigned["b"] != assigned["c"] == assigned["d"]
+def of_one_recording(row: Measured, number: int) -> Measured:
+    return replace(row, row=replace(row.row, recording=number))
 
 
-def test_by_utterance_only_the_audio_stays_together() -> None:
-    rows = [measured(name, None, "same" if name in "ab" else "") for name in "abcd"]
-    assigned = divide(rows, parse_parts(["train=0.5", "test=0.5"]), by="utterance", seed=0)
-    assert assigned["a"] == assigned["b"]
-    assert set(assigned.values()) == {"train", "test"}
+@pytest.mark.parametrize("by", ["speaker", "utterance"])
+@pytest.mark.parametrize("shared", ["audio", "recording"])
+def test_what_shares_audio_or_a_recording_stays_together_whatever_the_seed(by: SplitBy, shared: str) -> None:
+    """Four speakers with a minute each: nothing else keeps two of them together in every draw."""
+    alone = [measured(name, f"{name} speaks") for name in "abcd"]
+    audio = [measured(name, f"{name} speaks", "same") for name in "ab"] + alone[2:]
+    recording = [of_one_recording(row, 7) for row in alone[:2]] + alone[2:]
+    parts = parse_parts(["train=0.5", "test=0.5"])
+
+    def together(rows: list[Measured]) -> list[bool]:
+        drawn = [divide(rows, parts, by=by, seed=seed) for seed in range(12)]
+        assert all(sorted(assigned.values()) == ["test", "test", "train", "train"] for assigned in drawn)
+        return [assigned["a"] == assigned["b"] for assigned in drawn]
+
+    assert all(together(audio if shared == "audio" else recording))
+    assert not all(together(alone))
 
 
 def test_what_cannot_be_divided_is_refused_with_what_to_do() -> None:
