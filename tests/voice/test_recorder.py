@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,10 @@ from lora_cli.ports import Block
 from lora_cli.recorder import Recorder
 from lora_cli.vad import Endpoint, SileroVad
 from lora_cli.wav import WavWriter
-from voice_fakes import LoudnessDetector
+from voice_fakes import LoudnessDetector, tone_pcm
+
+from lora.data.synthesis import SpeechRequest, synthesize
+from lora.units import Wave
 
 BLOCK = 512
 
@@ -32,6 +36,99 @@ def test_the_audio_before_the_key_press_is_in_the_take(tmp_path: Path, tone: byt
     take = recorder.start("t", tmp_path / "t.wav", at=1.0)
     assert take.pre_roll_s == pytest.approx(0.5, abs=0.032)
     assert bytes(take.pcm) == tone[-len(take.pcm) :]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_the_pre_roll_of_a_take_is_of_that_take_alone(tmp_path: Path, tone: bytes, reopened: bool) -> None:
+    """After a take, or a microphone that was opened anew, there is nothing from before until it is heard."""
+    recorder = Recorder(None, pre_roll_s=0.5)
+    for block in blocks_of(tone):
+        recorder.push(block)
+    if reopened:
+        recorder.opened(16_000)
+    else:
+        recorder.start("first", tmp_path / "first.wav", at=1.0)
+        recorder.close_take()
+    for block in blocks_of(tone)[:4]:
+        recorder.push(block)
+    take = recorder.start("second", tmp_path / "second.wav", at=2.0)
+    assert take.pre_roll_s == pytest.approx(4 * 0.032)
+    assert bytes(take.pcm) == tone[: 4 * 2 * BLOCK]
+
+
+def test_no_pre_roll_is_lost_to_what_an_earlier_take_had(tmp_path: Path, tone: bytes) -> None:
+    recorder = Recorder(None, pre_roll_s=0.5)
+    for name in ("first", "second", "third"):
+        for block in blocks_of(tone):
+            recorder.push(block)
+        take = recorder.start(name, tmp_path / f"{name}.wav", at=0.0)
+        assert take.seconds == pytest.approx(0.5, abs=0.032)
+        recorder.close_take()
+
+
+def test_a_take_tells_how_often_samples_were_lost_before_it_and_in_it(tmp_path: Path, tone: bytes) -> None:
+    blocks = blocks_of(tone)
+    recorder = Recorder(None, pre_roll_s=0.5)
+    for number, block in enumerate(blocks):
+        recorder.push(replace(block, lost=number == len(blocks) - 2))
+    take = recorder.start("t", tmp_path / "t.wav", at=1.0)
+    assert take.dropped == 1
+    for number, block in enumerate(blocks):
+        recorder.push(replace(block, lost=number in (3, 7)))
+    assert take.dropped == 3
+    assert take.faults() == ["3 gap(s) in the recording: the machine was too busy for all of it."]
+
+
+class Hears:
+    """A detector that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Wave] = []
+
+    def reset(self) -> None:
+        self.pieces.clear()
+
+    def feed(self, wave: Wave) -> list[float]:
+        self.pieces.append(wave)
+        return []
+
+
+def test_voice_activity_hears_every_take_from_its_start_at_16_khz_whatever_the_microphone_has(tmp_path: Path) -> None:
+    detector = Hears()
+    recorder = Recorder(detector, pre_roll_s=0.0)
+    recorder.opened(48_000)
+    tone = tone_pcm(1.0, rate_hz=48_000)
+    for name in ("first", "second"):
+        recorder.start(name, tmp_path / f"{name}.wav", at=0.0)
+        for block in blocks_of(tone):
+            recorder.push(block)
+        recorder.close_take()
+        heard = np.concatenate(detector.pieces)
+        assert len(heard) == pytest.approx(16_000, abs=400)  # the resampler holds back a little
+        spectrum = np.abs(np.fft.rfft(heard[:15_600] * np.hanning(15_600)))
+        assert spectrum.argmax() * 16_000 / 15_600 == pytest.approx(440, abs=2)
+        assert float(np.abs(heard[1_000:15_000]).max()) == pytest.approx(0.25, rel=0.02)
+
+
+def test_every_take_begins_without_the_speech_of_the_last(tmp_path: Path, tone: bytes) -> None:
+    recorder = Recorder(LoudnessDetector(), pre_roll_s=0.0, endpoint=lambda: Endpoint(silence_s=0.3))
+    recorder.start("first", tmp_path / "first.wav", at=0.0)
+    for block in blocks_of(tone):
+        recorder.push(block)
+    recorder.close_take()
+    take = recorder.start("second", tmp_path / "second.wav", at=2.0)
+    pushed = [recorder.push(block) for block in blocks_of(bytes(32_000))]
+    assert not any(item.speech_ended for item in pushed)
+    assert (take.speech_at, recorder.speech) == (None, False)
+
+
+def test_a_take_that_silence_ended_waits_for_no_post_roll(tmp_path: Path, tone: bytes) -> None:
+    for reason, blocks in (("silence", 1), ("release", 4)):
+        recorder = Recorder(None, pre_roll_s=0.0, post_roll_s=0.12)
+        recorder.start(reason, tmp_path / f"{reason}.wav", at=0.0)
+        recorder.finish(reason, at=0.0)  # type: ignore[arg-type]
+        finished = [recorder.push(block).finished for block in blocks_of(tone)[:blocks]]
+        assert [take is not None for take in finished] == [False] * (blocks - 1) + [True]
 
 
 def test_what_was_spoken_just_before_the_stop_is_still_taken(tmp_path: Path, tone: bytes) -> None:
@@ -106,6 +203,21 @@ def test_silence_counts_only_after_speech() -> None:
     assert endpoint.ended
 
 
+def test_between_the_thresholds_neither_speech_nor_silence_goes_on() -> None:
+    """0.35 and 0.5: a breath in the middle of a word must not end the take, nor begin one."""
+    endpoint = Endpoint(silence_s=0.32, arm_s=0.16)
+    for probability in [0.4] * 50 + [0.9] * 5 + [0.1] * 9:
+        endpoint.add(probability)
+    assert endpoint.first_speech_frame == 50
+    for probability in [0.35, 0.42, 0.499] * 20:
+        endpoint.add(probability)
+    assert (endpoint.speech_frames, endpoint.silent_frames, endpoint.ended) == (5, 9, False)
+    endpoint.add(0.349)
+    assert endpoint.ended
+    endpoint.add(0.5)
+    assert (endpoint.speech_frames, endpoint.silent_frames, endpoint.ended) == (6, 0, False)
+
+
 def test_a_click_does_not_arm_the_stop_on_silence() -> None:
     endpoint = Endpoint(silence_s=0.5, arm_s=0.16)
     for probability in [0.9] * 4 + [0.0] * 100:
@@ -129,9 +241,11 @@ def test_a_detector_that_comes_late_hears_the_running_take_from_its_start(tmp_pa
     assert take.speech_at == pytest.approx(0.032, abs=0.033)
 
 
-def test_silero_tells_speech_from_noise(tmp_path: Path) -> None:
+def test_silero_tells_speech_from_noise() -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 16_000).astype(np.float32)
     assert max(SileroVad().feed(noise)) < 0.5
+    (speech,) = synthesize([SpeechRequest("three seven one")])
+    assert np.median(SileroVad().feed(speech)) > 0.5
 
 
 def test_silero_does_not_depend_on_how_the_audio_is_cut() -> None:

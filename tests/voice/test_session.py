@@ -99,6 +99,16 @@ def test_losing_the_focus_ends_a_hold_whose_release_would_never_come() -> None:
     assert run(LISTENING, Press(1.0), FocusLost(5.0))[1] == [StartTake()]
 
 
+def test_a_key_that_was_down_when_the_focus_was_lost_works_again_afterwards() -> None:
+    """Its release is reported to another window."""
+    pressed = Press(1.0, releases=True)
+    state, _ = run(LISTENING, pressed, FocusLost(5.0))
+    assert not state.key_down
+    assert run(state, Press(9.0, releases=True))[1] == [StartTake()]
+    tapping, _ = run(LISTENING, Press(1.0), Press(2.0, releases=True), FocusLost(3.0))  # down, and nothing records
+    assert run(tapping, Press(9.0, releases=True))[1] == [StartTake()]
+
+
 def test_an_unplugged_microphone_ends_the_take_and_keeps_it() -> None:
     state, actions = run(LISTENING, Press(1.0), MicLost(2.0))
     assert actions == [StartTake(), FinishTake("unplugged"), CloseMic()]
