@@ -223,6 +223,17 @@ def test_an_mp3_with_tags_before_and_after_is_whole_until_it_is_cut() -> None:
         decode_audio((picture + mp3)[:-20], name="a")
 
 
+@pytest.mark.parametrize("part", [0.93, 0.5, 0.1])
+def test_an_mp3_whose_head_counts_frames_and_no_bytes_is_refused_for_the_samples_that_are_missing(part: float) -> None:
+    """Nothing but the decoded samples shows that it was cut; its count may be out by a twentieth."""
+    noise = np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32)
+    whole = bytearray(encode(0.1 * noise, format="MP3", subtype="MPEG_LAYER_III"))
+    whole[whole.index(b"Xing") + 7] = 1  # of frames, bytes, seek table and quality the first alone is there
+    assert len(decode_audio(bytes(whole), name="a")[0]) == pytest.approx(len(noise), abs=2 * 1152)
+    with pytest.raises(AudioError, match=r"a: truncated; \d+ of 12\d{4} samples are there. Replace it"):
+        decode_audio(bytes(whole[: int(part * len(whole))]), name="a")
+
+
 def test_a_header_of_endless_chunks_ends() -> None:
     assert cut_short(b"RIFF" + bytes(4) + b"WAVE" + b"junk\0\0\0\0" * 100_000) is None
     assert cut_short(b"caff" + bytes(4) + (b"free" + b"\xff" * 8)) is None

@@ -1,6 +1,7 @@
 """Each local source on files of its real layout, made here."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from lora.data.sources.base import PendingClip
+from lora.data.manifest import read_manifest
+from lora.data.sources.base import PendingClip, build_clips
 from lora.data.sources.common_voice import read_common_voice
 from lora.data.sources.csv_table import read_csv
 from lora.data.sources.folder import read_folder
@@ -382,3 +384,35 @@ def test_ids_made_from_paths_are_portable_and_tell_paths_apart(tmp_path: Path, a
     path = table(tmp_path / "t.csv", "audio,text", f"{audio},one", "x/other.wav,two")
     made = next(read_csv(path, **choice())).id
     assert made == identifier if audio == "x/y/a.wav" else made.startswith(identifier) and len(made) > 16
+
+
+@pytest.mark.parametrize("what", ["time", "size"])
+def test_a_clip_that_was_edited_since_an_unfinished_build_is_made_again(tmp_path: Path, what: str) -> None:
+    """By its time of change where the length is the same, and by its length where the time is."""
+    source, output = tmp_path / "source", tmp_path / "built" / "m.jsonl"
+    for name in "abcdef":
+        tone(source / f"{name}.wav")
+        table(source / f"{name}.txt", f"words {name}")
+    clips = list(read_folder(source, split=None, **choice()))
+
+    def torn() -> Iterator[PendingClip]:
+        yield from clips
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_clips(torn(), output, workers=1)
+    (done,) = output.parent.glob(".m.jsonl.*/audio")
+    finished = sorted(path.name for path in done.iterdir())
+    assert len(finished) > 2  # the first ones; those that were being encoded are lost
+    edited = source / "a.wav"
+    before = edited.stat()
+    samples, rate = soundfile.read(edited, dtype="int16")
+    soundfile.write(edited, samples // 2 if what == "time" else samples[:-100], rate)
+    later = before.st_mtime_ns + (10**9 if what == "time" else 0)
+    os.utime(edited, ns=(later, later))
+    assert (edited.stat().st_size == before.st_size) is (what == "time")
+    assert build_clips(read_folder(source, split=None, **choice()), output, workers=1).reused == len(finished) - 1
+    (first, *_) = read_manifest(output).utterances
+    wanted, _ = soundfile.read(edited, dtype="int16")
+    assert isinstance(first.audio, Path)
+    np.testing.assert_allclose(soundfile.read(first.audio, dtype="int16")[0], wanted, atol=1)

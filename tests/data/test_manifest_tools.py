@@ -502,3 +502,27 @@ def test_stats_count_hours_speakers_words_and_texts(tmp_path: Path) -> None:
     stats = describe(path)
     assert (stats.utterances, stats.seconds, stats.shortest, stats.longest) == (3, 3.0, 0.5, 1.5)
     assert (stats.speakers, stats.words, stats.distinct_texts) == (2, 5, 2)
+
+
+@pytest.mark.parametrize("tool", ["describe", "merge", "sample", "shift", "split"])
+def test_no_tool_reads_audio_outside_of_the_manifests_folder_unless_it_is_allowed(tmp_path: Path, tool: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (4, 4_000)).astype(np.float32)
+    clips = [Clip(f"u{number}", wave, 16_000, "one", f"s{number}") for number, wave in enumerate(noise)]
+    inside = write_clips(clips, tmp_path / "elsewhere" / "in.jsonl")
+    rows = [json.loads(line) for line in inside.read_text().splitlines()]
+    path, output = tmp_path / "here" / "out.jsonl", tmp_path / "new" / "new.jsonl"
+    path.parent.mkdir()
+    path.write_text("".join(json.dumps(row | {"audio": str(inside.parent / row["audio"])}) + "\n" for row in rows))
+    run: dict[str, Callable[..., object]] = {
+        "describe": lambda **allowed: describe(path, **allowed),
+        "merge": lambda **allowed: merge_manifests([path], output, **allowed),
+        "sample": lambda **allowed: sample_manifest(path, output, samples=2, **allowed),
+        "shift": lambda **allowed: shift_manifest(path, ["level:3"], output, **allowed),
+        "split": lambda **allowed: split_manifest(path, parse_parts(["a=0.5", "b=0.5"]), output.parent, **allowed),
+    }
+    with pytest.raises(ManifestError) as caught:
+        run[tool]()
+    assert len(caught.value.problems) == 4
+    assert all("--allow-outside-audio" in problem for problem in caught.value.problems)
+    assert not list(tmp_path.rglob("new*.jsonl"))
+    run[tool](allow_outside=True)

@@ -15,6 +15,8 @@ import soxr
 import torch
 
 from lora.config import ExperimentConfig
+from lora.data import wave_store
+from lora.data.audio import AudioHeader
 from lora.errors import AdapterError, ConfigError, ManifestError
 from lora.files import sha256_file
 from lora.model.adapters import load_adapter
@@ -367,6 +369,49 @@ def test_no_clip_may_be_in_two_of_training_development_and_evaluation(
     )
 
 
+def test_an_mp3_whose_header_is_out_is_compared_by_its_true_length(
+    job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to be far longer than it is, it would be like no clip of another set."""
+    domain = job.manifest_path
+    row = read_rows(domain)[0]
+    samples, rate = soundfile.read(domain.parent / row["audio"], dtype="float32")
+    soundfile.write(tmp_path / "copy.mp3", samples, rate, format="MP3", subtype="MPEG_LAYER_III")
+    train = tmp_path / "train.jsonl"
+    rows = [row | {"audio": str(job.dataset_path.parent / row["audio"])} for row in read_rows(job.dataset_path)]
+    rows.append({"id": "copy", "audio": "copy.mp3", "text": "one two"})
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = wave_store.read_header
+
+    def out_by_half_a_second(path: Path, *, name: str) -> AudioHeader:
+        header = read(path, name=name)
+        return header if header.is_exact else replace(header, num_samples=header.num_samples + rate // 2)
+
+    monkeypatch.setattr(wave_store, "read_header", out_by_half_a_second)
+    options = {"dataset_path": train, "allow_outside_audio": True, "wave_cache_gib": 0.0}
+    with pytest.raises(ManifestError, match="share clips") as caught:
+        estimate_experiment(replace(job, output_dir=tmp_path / "run", **options))
+    [problem] = caught.value.problems
+    assert f"{domain}:1" in problem
+    assert "likely the same recording is in training: 'copy'" in problem
+
+
+@pytest.mark.parametrize("option", ["dataset_path", "manifest_path", "validation_manifest", "replay_manifest"])
+def test_audio_outside_of_a_manifests_folder_is_not_read_unless_it_is_allowed(
+    job: ExperimentConfig, tmp_path: Path, option: str
+) -> None:
+    source: Path = getattr(job, option)
+    path = tmp_path / "set.jsonl"
+    rows = [row | {"audio": str(source.parent / row["audio"])} for row in read_rows(source)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = replace(job, output_dir=tmp_path / "run", **{option: path})
+    with pytest.raises(ManifestError) as caught:
+        inputs.read_manifests(config)
+    assert len(caught.value.problems) == len(rows)
+    assert all("--allow-outside-audio" in problem for problem in caught.value.problems)
+    inputs.read_manifests(replace(config, allow_outside_audio=True))
+
+
 def test_a_development_set_may_number_its_clips_as_training_does(job: ExperimentConfig, tmp_path: Path) -> None:
     rows, names = read_rows(job.validation_manifest), [row["id"] for row in read_rows(job.dataset_path)]
     folder = job.validation_manifest.parent
@@ -402,10 +447,14 @@ def test_distillation_augmentation_and_strength_work_together(job: ExperimentCon
     )
     metrics = run_experiment(config)
     assert [row["scale"] for row in metrics["strength"]] == [0.0, 0.5]
-    assert metrics["adapter"]["strength"] in (0.0, 0.5)
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     before = next(row["eval"] for row in history if row["step"] == 0)
     assert metrics["strength"][0]["domain_wer"] == before["validation_wer"]
+    # Of two strengths, one of which is no adapter at all, the other is kept where it gains anything.
+    half = metrics["strength"][1]
+    loss = 10 * max(half["guardrail_wer"] - before["guardrail_wer"] - job.selection_budget, 0)
+    gains = before["validation_wer"] > half["domain_wer"] + loss
+    assert metrics["adapter"]["strength"] == (0.5 if gains else 0.0)
 
 
 @pytest.mark.parametrize(
