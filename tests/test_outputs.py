@@ -301,3 +301,16 @@ def test_a_current_folder_that_is_gone_is_said(tmp_path: Path, monkeypatch: pyte
             check(Path("a"))
     with pytest.raises(SetupError, match="current folder does not exist"):
         check_folder(tmp_path / "a")
+
+
+def test_what_a_killed_process_left_in_a_folder_of_ours_is_no_obstacle_and_goes_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write_folder(out, a="1")
+    for name in (".a.01234567.moonshine-lora.tmp", "deep/.b.01234567.moonshine-lora.tmp/c"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("half")
+    write_folder(out, a="2")
+    assert contents(tmp_path) == {"out/a": b"2"}
+    (out / ".a.0123456.moonshine-lora.tmp").write_text("mine")
+    with pytest.raises(ConfigError, match=r"\.a\.0123456\."):
+        write_folder(out, a="3")

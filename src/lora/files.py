@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -107,6 +108,12 @@ def writing(path: Path) -> Iterator[None]:
 
 LITTER = ".moonshine-lora.tmp"
 """How the name of everything ends that a killed process can leave: `.NAME.<8 hex digits>.moonshine-lora.tmp`."""
+_LITTER_NAME = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(LITTER)}", re.DOTALL)
+
+
+def is_litter(name: str) -> bool:
+    """Tell whether a file's or folder's name is one that only this tool gives, to what is not finished."""
+    return _LITTER_NAME.fullmatch(name) is not None
 
 
 @contextmanager
@@ -131,12 +138,18 @@ def _beside(target: Path, *, is_folder: bool, mode: int = 0o777) -> Iterator[tup
 
 
 def open_locked(path: Path, flags: int) -> int | None:
-    """Open a file or folder and lock it; `None` where another process holds it or has just removed it."""
+    """Open a file or folder and lock it; `None` where another process holds it or has just removed it.
+
+    Raises:
+        OSError: it cannot be opened, or, where it is to be made, its folder is not there.
+    """
     if sys.platform == "win32" and path.is_dir():
         return os.open(os.devnull, os.O_RDONLY)  # Windows opens no folder, and has no such lock
     try:
         handle = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666)
     except FileNotFoundError:
+        if flags & os.O_CREAT:
+            raise
         return None
     if lock_file(handle, wait=False) and path.exists():
         return handle

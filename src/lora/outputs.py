@@ -17,6 +17,7 @@ from lora.files import (
     atomic_file,
     exchange,
     folder_beside,
+    is_litter,
     lock_file,
     read_json,
     sha256_file,
@@ -182,17 +183,21 @@ def _check_contents(path: Path, kind: str, overwrite: bool) -> None:
 
 
 def foreign(folder: Path) -> list[Path]:
-    """Return the files, links and empty folders in `folder` that its record does not list as they are."""
+    """Return the files, links and empty folders in `folder` that its record does not list as they are.
+
+    What a killed process left there is none of them: nobody else gives such names.
+    """
     listed = read_record(folder)
     found = []
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if (Path(parent) / name).is_symlink()]
         if not folders and not files and Path(parent) != folder:
             found.append(Path(parent))
+        folders[:] = [name for name in folders if not is_litter(name)]
         for name in (*files, *links):
             path = Path(parent) / name
             relative = path.relative_to(folder).as_posix()
-            if relative == RECORD_NAME:
+            if relative == RECORD_NAME or is_litter(name):
                 continue
             may_be_ours = relative in listed and path.is_file() and not path.is_symlink()
             if not may_be_ours or sha256_file(path) not in listed[relative]:

@@ -134,7 +134,8 @@ def test_another_configuration_or_other_data_are_refused_by_name_and_restart_beg
 ) -> None:
     train = tmp_path / "train.jsonl"
     shutil.copy(job.dataset_path, train)
-    shutil.copytree(job.dataset_path.with_name("train_audio"), tmp_path / "train_audio")
+    [audio] = job.dataset_path.parent.glob("train_audio-*")
+    shutil.copytree(audio, tmp_path / audio.name)
     config = replace(job, output_dir=tmp_path / "run", dataset_path=train, resume=True)
     stop_early(config, monkeypatch)
     with pytest.raises(ConfigError, match="another configuration") as caught:
@@ -373,3 +374,27 @@ def test_two_processes_stop_after_the_same_step_and_go_on_as_if_they_had_not(
     assert "kept up to step 4; --resume goes on" in told
     assert "ended with 0" in launch_two(0, ["--output-dir", str(stopped.output_dir), "--resume"])
     assert results_of(stopped.output_dir) == results_of(whole.output_dir)
+
+
+@pytest.mark.parametrize("file", [output.RUN_FILE, output.CONFIG_FILE])
+def test_a_run_that_was_killed_while_it_began_can_begin_again(
+    job: ExperimentConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    config = replace(job, output_dir=tmp_path / "run", max_steps=3)
+    put = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        if Path(target).name == file:
+            litter.append(self.with_name(self.name))
+            raise MemoryError
+        return put(self, target)
+
+    litter: list[Path] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(MemoryError):
+            run_experiment(config)
+    partial_folder(config.output_dir).mkdir(exist_ok=True)
+    litter[0].write_text("half")  # a killed process does not remove it
+    run_experiment(config)
+    assert not partial_folder(config.output_dir).exists()

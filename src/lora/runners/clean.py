@@ -19,12 +19,11 @@ from lora.data.audio_folder import digest_in_name, is_intact, named_digests
 from lora.data.sources.staging import PARTIAL
 from lora.errors import ConfigError
 from lora.escape import printable
-from lora.files import LITTER, is_own, remove_litter
+from lora.files import is_litter, is_own, remove_litter
 
 MANIFEST_SUFFIXES = {".jsonl", ".json", ".txt"}
 """What manifests are called, except beside their audio: there every file may be one."""
 RUN_FILE, RUN_ENDS = "run.json", ".partial"
-_LITTER = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(LITTER)}", re.DOTALL)
 _BUILD = re.compile(rf"\..+\.[0-9a-f]{{16}}{re.escape(PARTIAL)}", re.DOTALL)
 # Version 0.1.0 gave its litter names that other programs may give, too.
 _OLD_BUILD = re.compile(r"\..+\.[0-9a-f]{16}\.partial", re.DOTALL)
@@ -123,7 +122,7 @@ def find(root: Path) -> Iterator[Left]:
 
 def _classify(path: Path) -> Left | None:
     name, is_folder = path.name, path.is_dir()
-    if _LITTER.fullmatch(name):
+    if is_litter(name):
         return Left(path, "half written", at_once=True)
     if is_folder and _BUILD.fullmatch(name):
         return Left(path, "unfinished build")

@@ -17,7 +17,17 @@ import yaml
 from lora import outputs, processes
 from lora.config import ExperimentConfig
 from lora.errors import CheckFailed, ConfigError, InputError, SetupError
-from lora.files import open_locked, read_json, remove, scratch_folder, sha256_file, write_json, write_text, writing
+from lora.files import (
+    litter_of,
+    open_locked,
+    read_json,
+    remove,
+    scratch_folder,
+    sha256_file,
+    write_json,
+    write_text,
+    writing,
+)
 from lora.runners.progress import console
 from lora.runners.provenance import config_values
 from lora.training.checkpoints import Checkpoints, Interval, steps_in
@@ -66,7 +76,7 @@ def check_output(config: ExperimentConfig) -> None:
         return
     record = _read_run(folder)
     if record is None:
-        if folder.is_dir() and not any(folder.iterdir()):
+        if folder.is_dir() and set(folder.iterdir()) <= set(litter_of(folder / RUN_FILE)):
             return
         raise ConfigError(f"{folder}: is not an unfinished run. Move it away, or choose another --output-dir.")
     if not has_training(folder) or config.restart:
@@ -200,16 +210,18 @@ class Partial:
         """
         if not processes.is_main():
             return
-        if has_training(self.folder) and not self._discards:
+        goes_on = has_training(self.folder) and not self._discards
+        if goes_on:
             self._go_on(contents)
         else:
             clear(self.folder, keep=True)
             self._record["contents"] = contents
+        self.has_begun = True
+        self._write()  # before all else: it says that the folder is a run's
+        if not goes_on:
             with writing(self.folder):
                 (self.folder / CHECKPOINTS).mkdir()
             write_text(self.folder / CONFIG_FILE, yaml.safe_dump(self._record["config"], sort_keys=False))
-        self.has_begun = True
-        self._write()
 
     def _go_on(self, contents: JsonObject) -> None:
         record = _read_run(self.folder)
