@@ -15,7 +15,7 @@ CODE := src tests scripts requirements $(wildcard benchmarks packages)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv sync run real builtin bench-peer test test-voice lint format check lock clean
+.PHONY: help venv sync run real builtin bench-peer test test-slow test-voice lint format check lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [NAME=VALUE ...]"
@@ -51,8 +51,11 @@ build/peer/.installed: benchmarks/peer_requirements.txt
 	build/peer/bin/python -m pip --disable-pip-version-check install --progress-bar off -r $<
 	@touch $@
 
-test: $(STAMP) ## Run the tests: make test [TESTS=tests/data] [JOBS=2]
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
+test: $(STAMP) ## Run the tests but the slow ones: make test [TESTS=tests/data] [JOBS=2]
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m "not slow" $(TESTS)
+
+test-slow: $(STAMP) ## Run the slow tests: kills at every step, full disks, two processes
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m slow $(TESTS)
 
 test-voice: $(STAMP) ## Test the voice app through a virtual microphone (packages: CONTRIBUTING.md)
 	MOONSHINE_TEST_VOICE=1 FSDD=$(FSDD) OMP_NUM_THREADS=1 $(PY) -m pytest tests/voice/test_end_to_end.py
