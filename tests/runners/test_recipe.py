@@ -256,16 +256,24 @@ SIZES = {"max_steps": 9, "eval_interval": 3, "batch_seconds": 8.0, "learning_rat
 COUNTS = {"train": 20, "replay": 14, "domain": 8, "guardrail": 8, "dev": 8, "guard_dev": 8}
 
 
-@pytest.mark.parametrize("method", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("moonshine", "lora"),
+        pytest.param("moonshine", "dora", marks=pytest.mark.slow),
+        pytest.param("moonshine_streaming", "lora", marks=pytest.mark.slow),
+        pytest.param("moonshine_streaming", "dora", marks=pytest.mark.slow),
+    ],
+)
 def test_every_recorded_number_is_that_of_the_plain_recipe(
-    family_name: str,
+    family: str,
     method: Any,
     request: pytest.FixtureRequest,
     write_toy_manifest: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
     toy = {"moonshine": "toy_checkpoint", "moonshine_streaming": "streaming_toy_checkpoint"}
-    model = request.getfixturevalue(toy[family_name])
+    model = request.getfixturevalue(toy[family])
     sets = {
         name: write_toy_manifest(tmp_path / f"{name}.jsonl", count=count, seed=seed)
         for seed, (name, count) in enumerate(COUNTS.items(), start=70)

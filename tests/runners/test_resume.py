@@ -252,8 +252,11 @@ def fail_at(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(output.Partial, "finish", fail)
 
 
+SLOW_STAGES = ("loading the base again", "report", "card", "tracker", "putting events in place")
+
+
 @pytest.mark.parametrize(
-    "stage", ["loading the base again", "scoring", "disk", "report", "card", "tracker", "putting events in place"]
+    "stage", ["scoring", "disk", *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW_STAGES)]
 )
 def test_a_fault_after_training_leaves_the_adapter_and_the_run_goes_on_without_training(
     job: ExperimentConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
@@ -298,6 +301,7 @@ def test_an_earlier_run_stays_until_the_new_adapter_is_chosen(
     assert results_of(config.output_dir) == results_of(whole)
 
 
+@pytest.mark.slow
 def test_seeds_that_are_finished_are_not_run_again(
     job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +322,7 @@ def test_seeds_that_are_finished_are_not_run_again(
     assert alone[1:] == two[1:]
 
 
+@pytest.mark.slow
 def test_a_sweeps_trial_goes_on_where_it_was_stopped(
     job: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

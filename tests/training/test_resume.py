@@ -146,7 +146,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=SETTINGS)
+FAST = ("defaults", "pissa", "bf16")
+
+
+@pytest.fixture(params=[name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS])
 def job(
     request: pytest.FixtureRequest, toy_checkpoint: Path, clips: list[Clip], tmp_path: Path
 ) -> Callable[[str], Job]:
