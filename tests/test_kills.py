@@ -5,18 +5,22 @@ own files are what they were, every result is the old one or the new one, the sa
 is what an undisturbed one leaves.
 """
 
+import itertools
 import os
 import random
+import re
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from keeping import Expected, Server, contents, copy_place
+from keeping import Expected, Server, contents, copy_place, is_of
 from scenarios import SCENARIOS, Scenario, add_runs, build_place
 
 from lora.data.sources.base import Clip
+from lora.files import LITTER
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by signal")
 
@@ -24,6 +28,7 @@ LIGHT = ("split", "merge-manifests", "teach")
 HEAVY = [name for name, scenario in SCENARIOS.items() if scenario.heavy]
 QUICK = [name for name, scenario in SCENARIOS.items() if not scenario.heavy]
 RANDOM_KILLS = {name: 10 if SCENARIOS[name].heavy else 4 for name in SCENARIOS}
+SIGNALS = ((signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2))
 VISIBLE = ("os.rename", "exchange", "os.link")
 
 
@@ -106,11 +111,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_killed_before_what_becomes_visible_nothing_is_lost_or_half(name: str, place: Path, light: Server) -> None:
+def test_killed_around_what_becomes_visible_nothing_is_lost_or_half(name: str, place: Path, light: Server) -> None:
     case = make_case(name, place, light)
     numbers = [number for number, event in enumerate(case.events, start=1) if event.startswith(VISIBLE)]
-    assert numbers
-    for number in numbers[:: max(1, len(numbers) // 6)]:
+    numbers += [number for number, event in enumerate(case.events, start=1) if re.match(r"opened [^.]", event)]
+    for number in sorted(numbers)[:: max(1, len(numbers) // 8)]:
         case.kill_at(number)
 
 
@@ -171,3 +176,32 @@ def test_a_long_command_killed_again_and_again_comes_to_the_same_end(
         argv = case.scenario.again or case.scenario.argv
     assert kills >= 3
     case.expected.check_finished(place)
+
+
+def check_signals(case: Case, numbers: Iterable[int]) -> None:
+    """Send a signal at these steps, once and twice: the exit code says it, once leaves nothing half written."""
+    for number, (sent, times) in itertools.product(numbers, SIGNALS):
+        place = case.copy()
+        code = case.server.run(case.scenario.argv, place, event=number, signals=[sent] * times)
+        said = case.server.said
+        assert code in (128 + sent, 0), said  # the work may have been done
+        assert "Traceback" not in said
+        if times == 1:
+            left = [name for name in contents(place) if LITTER in name and not is_of(name, tuple(case.expected.own))]
+            assert not left, f"{signal.Signals(sent).name} at {case.events[number - 1]} leaves {left}"
+        case.check_killed(place)
+
+
+@pytest.mark.parametrize("name", ["merge-manifests"])
+def test_a_signal_ends_a_command_and_a_second_one_at_once(name: str, place: Path, light: Server) -> None:
+    case = make_case(name, place, light)
+    check_signals(case, [len(case.events) // 2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["build-manifest folder", "shift", "merge", "run-stt", *HEAVY])
+def test_a_signal_at_any_step_ends_a_command_and_a_second_one_at_once(
+    name: str, whole_place: Path, server: Server
+) -> None:
+    case = make_case(name, whole_place, server)
+    check_signals(case, range(2, len(case.events), max(1, len(case.events) // 6)))

@@ -63,7 +63,9 @@ LOOKALIKES = (
     f"out/run/{RECORD_NAME}",
 )
 NAMES = [*PLACES, *(f"{folder}/{name}" for folder, inside in PLACES.items() for name in inside), *LOOKALIKES]
+INPUT = "its own input"
 TARGETS = (
+    *[INPUT] * 6,
     "data/domain.jsonl",
     "data/dev.jsonl",
     "data",
@@ -90,11 +92,9 @@ KINDS = ("file", "edit", "folder", "empty", "link to file", "link to folder", "d
 
 @pytest.fixture(scope="module")
 def place(make_clip: Callable[..., Clip], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A place in which nothing is ours."""
+    """A place in which only the manifests in `data` are ours."""
     folder = tmp_path_factory.mktemp("place")
     build_place(folder, make_clip)
-    for record in (folder / "data").rglob(RECORD_NAME):
-        record.unlink()
     for name in ("outside/one.txt", "outside/folder/two.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"mine {name}")
@@ -104,7 +104,7 @@ def place(make_clip: Callable[..., Clip], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def whole_place(place: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A place in which nothing but two finished runs is ours."""
+    """The same with two finished runs."""
     folder = copy_place(place, tmp_path_factory.mktemp("whole") / "place")
     with pytest.MonkeyPatch.context() as patch:
         add_runs(folder, toy_checkpoint, patch.chdir)
@@ -149,6 +149,8 @@ def redirected(argv: list[str], target: str | None) -> list[str]:
     if target is None:
         return argv
     words = list(argv)
+    if target == INPUT:
+        target = next(word for word in words[1:] if Path(word).exists())
     for option in ("--output", "--output-dir", "--fix"):
         if option in words:
             words[words.index(option) + 1] = target
@@ -161,14 +163,19 @@ def check_around(place: Path, whole: Path, drawn: dict[str, Any], capsys: pytest
     os.chdir(whole)
     copy_place(whole, place)
     os.chdir(place)
+    for record in (place / "data").rglob(RECORD_NAME) if drawn["data is the person's"] else ():
+        record.unlink()
     before = contents(place)
     if drawn["rerun"]:
         assert kill_server.call(scenario.earlier or scenario.argv) == 0
     after = contents(place)
-    ours = {name: data for name, data in after.items() if before.get(name) != data or is_of(name, ("runs/[ab]",))}
+    made = ("runs/[ab]",) if drawn["data is the person's"] else ("runs/[ab]", "data")
+    ours = {name: data for name, data in after.items() if before.get(name) != data or is_of(name, made)}
     for kind, name in drawn["files"]:
         put(place, kind, name)
     theirs = {name: data for name, data in contents(place).items() if ours.get(name) != data}
+    read = [word for word in scenario.argv if not is_of(word, scenario.outputs)]
+    theirs |= {name: data for name, data in contents(place).items() if name in read}
     argv = redirected(scenario.argv, drawn["target"])
     if drawn["overwrite"] and argv[0] in OVERWRITES:
         argv = [*argv, "--overwrite"]
@@ -191,6 +198,7 @@ def around(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
         {
             "name": st.sampled_from(names),
             "rerun": st.booleans(),
+            "data is the person's": st.booleans(),
             "overwrite": st.booleans(),
             "files": st.lists(st.tuples(st.sampled_from(KINDS), st.sampled_from(NAMES)), max_size=4),
             "target": st.none() | st.sampled_from(TARGETS),
