@@ -5,6 +5,7 @@ import pytest
 from lora.decision import (
     Decision,
     DecisionRule,
+    Headroom,
     SetComparison,
     assess_headroom,
     compare_set,
@@ -145,6 +146,7 @@ def test_a_comparison_pools_counts_and_keeps_the_difference() -> None:
     )
     difference = PairedDifference(-0.3, (-0.4, -0.2), 1.0, "utterance", 2, 10)
     found = compare_set("d", before, after, difference)
+    assert found.name == "d"
     assert (found.baseline, found.tuned, found.delta, found.ci95) == (0.4, 0.1, -0.3, (-0.4, -0.2))
     assert found.relative_reduction == pytest.approx(0.75)
 
@@ -174,3 +176,71 @@ def test_numbers_read_well() -> None:
     assert (percent(0.4321), percent(None), percent(1.5)) == ("43.2%", "undefined", "150.0%")
     assert (points(-0.371), points(0.0042), points(-0.0004), points(None)) == ("-37.1", "+0.4", "0.0", "undefined")
     assert interval_points((-0.41, 0.003)) == "-41.0 to +0.3"
+
+
+def exactly(baseline: float, tuned: float, ci95: tuple[float, float]) -> SetComparison:
+    """A set whose numbers have no rounding errors: multiples of 1/64."""
+    return SetComparison("s", baseline / 64, tuned / 64, (tuned - baseline) / 64, (ci95[0] / 64, ci95[1] / 64), None)
+
+
+@pytest.mark.parametrize(
+    ("domain", "guardrail", "decision", "reason"),
+    [
+        # A whole interval above zero is worse; one that begins there is not.
+        (exactly(32, 33, (0, 2)), exactly(32, 32, (0, 0)), "inconclusive", "the interval includes zero"),
+        # A budget may be used up, by what was measured and by what the interval reaches.
+        (
+            exactly(32, 16, (-20, -12)),
+            exactly(32, 33, (-1, 1)),
+            "accept",
+            "within the budget of +1.6 points, the whole",
+        ),
+        (exactly(32, 16, (-20, -12)), exactly(32, 33, (1, 1)), "accept", "within the budget of +1.6 points, the whole"),
+        (exactly(32, 16, (-20, -12)), exactly(32, 34, (0, 4)), "reject", "over the budget of +1.6 points"),
+        # Twice the baseline is no catastrophe, and neither is more than twice within the budget.
+        (exactly(4, 8, (2, 6)), exactly(32, 32, (0, 0)), "reject", "worse, the whole interval is above zero"),
+        (exactly(4, 9, (2, 6)), exactly(32, 32, (0, 0)), "reject", "catastrophic regression"),
+        (exactly(32, 16, (-20, -12)), exactly(0.5, 1.5, (0, 1)), "accept", "within the budget of +1.6 points"),
+        (exactly(32, 16, (-20, -12)), exactly(0, 1, (0, 1)), "accept", "within the budget of +1.6 points"),
+    ],
+)
+def test_what_lies_exactly_on_a_limit_is_within_it(
+    domain: SetComparison, guardrail: SetComparison, decision: Decision, reason: str
+) -> None:
+    verdict = decide(domain, [guardrail], DecisionRule(guardrail_budgets=(1 / 64,)))
+    assert verdict.decision == decision
+    assert any(reason in told for told in verdict.reasons)
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, 0.3), (0.3, None)])
+def test_a_set_that_was_measured_once_is_no_catastrophe(before: float | None, after: float | None) -> None:
+    half = SetComparison("d", before, after, None, None, None)
+    assert decide(half, [SAFE], RULE).decision == "inconclusive"
+    assert "95% interval" not in decide(half, [SAFE], RULE).reasons[0]
+    assert ", no interval)" in decide(half, [SAFE], RULE).reasons[0]
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.999])
+def test_the_headroom_floor_is_a_fraction_below_one(floor: float) -> None:
+    assert DecisionRule(headroom_floor=floor).headroom_floor == floor
+    for wrong in (-0.001, 1.0, 1.5):
+        with pytest.raises(
+            ConfigError, match=r"^decision rule: values out of range. 0.01 is one point of WER"
+        ) as caught:
+            DecisionRule(guardrail_budgets=(), headroom_floor=wrong)
+        assert caught.value.problems == (
+            "guardrail_budgets: got none; expected fractions from 0 to below 1.",
+            f"headroom_floor: got {wrong}; expected a fraction from 0 to below 1.",
+        )
+
+
+def test_headroom_says_what_there_is_to_win() -> None:
+    assert assess_headroom(None, RULE) == Headroom(
+        None, False, "The domain set has no reference words: its baseline WER is undefined."
+    )
+    assert assess_headroom(0.4, RULE) == Headroom(0.4, True, "Baseline WER on the domain is 40.0% (5.0% or more).")
+    little = assess_headroom(0.04, RULE)
+    assert little.baseline_wer == 0.04
+    assert little.message.endswith(
+        "A gain will be small and hard to show; consider whether this audio needs an adapter."
+    )

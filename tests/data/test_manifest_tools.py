@@ -520,9 +520,14 @@ def test_no_tool_reads_audio_outside_of_the_manifests_folder_unless_it_is_allowe
         "shift": lambda **allowed: shift_manifest(path, ["level:3"], output, **allowed),
         "split": lambda **allowed: split_manifest(path, parse_parts(["a=0.5", "b=0.5"]), output.parent, **allowed),
     }
+    whole = {file: file.read_bytes() for file in inside.parent.rglob("*.flac")}
+    for file in whole:
+        file.write_bytes(b"no audio: whoever reads it says so")
     with pytest.raises(ManifestError) as caught:
         run[tool]()
     assert len(caught.value.problems) == 4
     assert all("--allow-outside-audio" in problem for problem in caught.value.problems)
     assert not list(tmp_path.rglob("new*.jsonl"))
+    for file, content in whole.items():
+        file.write_bytes(content)
     run[tool](allow_outside=True)

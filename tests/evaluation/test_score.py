@@ -108,7 +108,7 @@ def test_other_content_is_not_served_from_the_cache(
         decode = replace(decode, tokens_per_second=7.0)
     elif what == "preprocess":
         preprocess = replace(preprocess, target_rms=0.05)
-    else:
+    elif what == "content":
         evaluation_set = replace(evaluation_set, content_sha256="0" * 64)
     size, seconds = 5 if what == "batch_size" else 4, 80.0 if what == "batch_seconds" else 160.0
     other = Recognizer(bundle, preprocess, decode, batch_size=size, batch_seconds=seconds)

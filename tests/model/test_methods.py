@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +190,28 @@ def test_an_average_is_the_mean_of_the_weight_changes(checkpoints: dict[str, Pat
     loaded, _ = load_adapter(load_bundle(str(checkpoints["moonshine"]), CPU), tmp_path / "mean")
     for name, layer in adapted_layers(loaded).items():
         torch.testing.assert_close(weight_change(layer), 0.25 * changes[0][name] + 0.75 * changes[1][name])
+
+
+def test_adapters_of_dora_or_of_other_settings_are_not_averaged_and_each_is_named(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    others: dict[str, tuple[str, dict[str, Any]]] = {
+        "first": ("lora", {}),
+        "dora": ("dora", {}),
+        "level": ("lora", {"preprocess": PreprocessConfig(target_rms=0.05)}),
+        "limit": ("lora", {"decode": DecodeSettings(tokens_per_second=9.0)}),
+    }
+    for name, (method, changes) in others.items():
+        bundle, adaptation = trained(checkpoints["moonshine"], method)
+        save_adapter(adaptation.finish(), bundle, tmp_path / name, **(SAVE | changes))
+    with pytest.raises(AdapterError) as caught:
+        average_adapters([tmp_path / name for name in others], tmp_path / "mean")
+    assert caught.value.problems == (
+        f"{tmp_path / 'dora'}: a DoRA adapter rescales weights and cannot be averaged as low-rank sums",
+        f"{tmp_path / 'level'}: other preprocess or decode settings than {tmp_path / 'first'}",
+        f"{tmp_path / 'limit'}: other preprocess or decode settings than {tmp_path / 'first'}",
+    )
+    assert not (tmp_path / "mean").exists()
 
 
 def test_adapters_of_different_bases_are_not_averaged(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -16,13 +16,9 @@ ROLES = {
     "dev": "validation_manifest",
     "guard_dev": "guardrail_validation_manifest",
 }
-FEW_GUARDS: Mapping[str, Any] = {
-    "distillation_weight": 0.0,
-    "average_decay": 0.0,
-    "strengths": [1.0],
-    "selection_budget": 0.0,
-}
-"""What a test that is not about the guards can do without, for its time."""
+FEW_STRENGTHS: Mapping[str, Any] = {"strengths": [1.0]}
+"""The one option that is not as shipped: each strength costs another evaluation."""
+NO_REPLAY: Mapping[str, Any] = {"replay_ratio": 0.0, "distillation_weight": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +36,7 @@ def make_job(toy_checkpoint: Path, write_toy_manifest: Callable[..., Path]) -> C
         }
         paths["guardrail_manifest"] = [paths["guardrail_manifest"]]
         fixed = {"model_id": str(toy_checkpoint), "device": "cpu", "rank": 4}
-        guards = FEW_GUARDS | {"replay_ratio": 0.5 if "replay" in counts else 0.0}
+        guards = FEW_STRENGTHS | ({} if "replay" in counts else NO_REPLAY)
         return ExperimentConfig(**fixed, **paths, **(guards | options))
 
     return make

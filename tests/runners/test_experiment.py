@@ -201,6 +201,7 @@ def test_the_streaming_family_runs_on_cached_states_and_splits_its_own_developme
             alignment_check=False,
             replay_manifest=None,
             replay_ratio=0.0,
+            distillation_weight=0.0,
             validation_manifest=None,
             guardrail_validation_manifest=None,
             max_steps=2,

@@ -56,6 +56,9 @@ def launch(
         seed=30,
         output_dir=folder / "two" / "run",
         max_steps=6,
+        average_decay=0.0,  # so that few steps change what is said
+        selection_budget=0.0,
+        replay_ratio=0.5,
         eval_interval=3,
         batch_seconds=8.0,
         dropout=0.0,

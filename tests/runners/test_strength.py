@@ -69,9 +69,8 @@ def run_on(
         monkeypatch.setattr(stages, "score_set", score_set)
         monkeypatch.setattr(stages, "score_baseline", score_baseline)
         counts = {"train": 8, "replay": 6, "domain": 3, "guardrail": 3, "dev": 10, "guard_dev": 10}
-        shipped = {"selection_budget": 0.002, "average_decay": 0.98}
         fixed = {"output_dir": tmp_path / "run", "eval_interval": 1, "batch_seconds": 4.0}
-        return run_experiment(make_job(tmp_path, counts, seed=80, **(shipped | fixed | options)))
+        return run_experiment(make_job(tmp_path, counts, seed=80, **(fixed | options)))
 
     return run
 

@@ -14,7 +14,7 @@ import soundfile
 from lora_cli.levels import Meter
 from lora_cli.ports import Block
 from lora_cli.recorder import Recorder
-from lora_cli.vad import Endpoint, SileroVad
+from lora_cli.vad import Endpoint, SileroVad, model_path
 from lora_cli.wav import WavWriter
 from voice_fakes import LoudnessDetector, tone_pcm
 
@@ -108,6 +108,19 @@ def test_voice_activity_hears_every_take_from_its_start_at_16_khz_whatever_the_m
         spectrum = np.abs(np.fft.rfft(heard[:15_600] * np.hanning(15_600)))
         assert spectrum.argmax() * 16_000 / 15_600 == pytest.approx(440, abs=2)
         assert float(np.abs(heard[1_000:15_000]).max()) == pytest.approx(0.25, rel=0.02)
+
+
+def test_nothing_of_a_take_is_heard_in_the_next(tmp_path: Path) -> None:
+    """A resampler holds some milliseconds back."""
+    detector = Hears()
+    recorder = Recorder(detector, pre_roll_s=0.0)
+    recorder.opened(48_000)
+    for name, pcm in (("loud", tone_pcm(0.5, rate_hz=48_000)), ("silent", bytes(2 * 24_000))):
+        recorder.start(name, tmp_path / f"{name}.wav", at=0.0)
+        for block in blocks_of(pcm):
+            recorder.push(block)
+        recorder.close_take()
+    assert not np.concatenate(detector.pieces).any()
 
 
 def test_every_take_begins_without_the_speech_of_the_last(tmp_path: Path, tone: bytes) -> None:
@@ -246,6 +259,22 @@ def test_silero_tells_speech_from_noise() -> None:
     assert max(SileroVad().feed(noise)) < 0.5
     (speech,) = synthesize([SpeechRequest("three seven one")])
     assert np.median(SileroVad().feed(speech)) > 0.5
+
+
+def test_silero_hears_each_frame_behind_the_end_of_the_one_before() -> None:
+    """The model's own calling convention, frame by frame: 64 samples of context, the state, and the rate."""
+    import onnxruntime
+
+    (speech,) = synthesize([SpeechRequest("four nine")])
+    session = onnxruntime.InferenceSession(str(model_path()), providers=["CPUExecutionProvider"])
+    state, heard, wanted = np.zeros((2, 1, 128), np.float32), np.zeros(64, np.float32), []
+    for at in range(0, len(speech) - 511, 512):
+        frame = np.concatenate([heard, speech[at : at + 512]])
+        probability, state = session.run(None, {"input": frame[None], "state": state, "sr": np.array(16_000)})
+        heard = frame[-64:]
+        wanted.append(float(probability[0, 0]))
+    assert max(wanted) > 0.9
+    assert SileroVad().feed(speech) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_silero_does_not_depend_on_how_the_audio_is_cut() -> None:
