@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from keeping import Expected, Server, contents, copy_place
+from keeping import Expected, Server, again, contents, copy_place, said_well
 from scenarios import SCENARIOS, Scenario, add_runs, build_place
 
 from lora.data.sources.base import Clip
@@ -25,6 +25,11 @@ PAGE = 4096
 
 def mount(*words: str) -> bool:
     return subprocess.run(["mount", *words], capture_output=True, check=False).returncode == 0
+
+
+def last_error(said: str) -> str:
+    """Return the last line that says an error, and what follows it."""
+    return said.rpartition("\nerror: ")[2]
 
 
 class Disk:
@@ -65,16 +70,16 @@ class Case:
         """Run the command where it may not fit, and then where it does; return the first exit code."""
         code = self.server.run(self.scenario.argv, self.place)
         said = self.server.said
-        assert "Traceback" not in said
+        assert said_well(said), said
         assert code in (0, 1), said
         if code == 1:
-            assert self.disk.path.name in said.rpartition("error: ")[2], said
+            assert self.disk.path.name in last_error(said), said
             left = [name for name in contents(self.place) if LITTER in name]
             assert not left, f"left behind: {left}"
         self.expected.check_stopped(self.place)
         self.disk.limit(*ROOMY)
         if code == 1:
-            self.server.finish(self.scenario.again or self.scenario.argv, self.place)
+            self.server.finish(again(self.scenario, self.place), self.place)
         self.expected.check_finished(self.place)
         return code
 
@@ -201,9 +206,9 @@ def check_read_only(case: Case) -> None:
     try:
         code = case.server.run(case.scenario.argv, case.place)
         said = case.server.said
-        assert "Traceback" not in said
+        assert said_well(said), said
         assert code == 1, said
-        assert case.disk.path.name in said.rpartition("error: ")[2]
+        assert case.disk.path.name in last_error(said)
         assert contents(case.place) == before
     finally:
         assert mount("-o", "remount,rw", str(case.disk.path))
@@ -240,7 +245,7 @@ def check_vanishing(name: str, place: Path, server: Server, *, steps: int) -> No
         copy_place(start, work)
         code = server.run(scenario.argv, work, event=event, move=[top, "away"])
         said = server.said
-        assert "Traceback" not in said
+        assert said_well(said), said
         assert code in (0, 1, 2), said
         if code:
             assert "error: " in said

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from keeping import Expected, Server, contents, copy_place, is_of
+from keeping import Expected, Server, again, contents, copy_place, is_of
 from scenarios import SCENARIOS, Scenario, add_runs, build_place
 
 from lora.data.sources.base import Clip
@@ -49,7 +49,7 @@ class Case:
     def check_killed(self, place: Path) -> None:
         """Check what a kill has left, and that the command finishes."""
         self.expected.check_stopped(place)
-        self.server.finish(self.scenario.again or self.scenario.argv, place)
+        self.server.finish(again(self.scenario, place), place)
         self.expected.check_finished(place)
         left = [path.name for path in self.server.temporary.iterdir()]
         assert not left, f"left in the temporary folder: {left}"
@@ -173,7 +173,7 @@ def test_a_long_command_killed_again_and_again_comes_to_the_same_end(
     while server.run(argv, place, event=rng.randint(20, 20 + 20 * (kills + 1))) != 0:
         kills += 1
         case.expected.check_stopped(place)
-        argv = case.scenario.again or case.scenario.argv
+        argv = again(case.scenario, place)
     assert kills >= 3
     case.expected.check_finished(place)
 

@@ -250,7 +250,7 @@ def small_disk(here: Path) -> Iterator[Path]:
 def test_a_model_that_does_not_fit_on_the_disk_is_said(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (small_disk / "notes.md").write_text("mine")
     assert main([*MERGE, "--output", "disk/merged"]) == 1
-    assert "the weights cannot be written" in capsys.readouterr().err
+    assert "its files cannot be written" in capsys.readouterr().err
     assert contents(small_disk) == {"notes.md": b"mine"}
     assert [path.name for path in small_disk.iterdir()] == ["notes.md"]
 

@@ -257,6 +257,17 @@ class Server:
         self._process.stdout.close()
 
 
+def again(scenario: Scenario, place: Path) -> list[str]:
+    """Return the command that finishes what was stopped: `--resume` goes with a run that had begun."""
+    begun = any(place.glob("out/*.partial/run.json"))
+    return scenario.again if begun and scenario.again is not None else scenario.argv
+
+
+def said_well(text: str) -> bool:
+    """Tell whether no error came as a traceback; TensorBoard's own thread, which writes events, knows no other way."""
+    return "Traceback" not in text.replace("Traceback", "", text.count("Exception in thread"))
+
+
 def copy_place(place: Path, target: Path) -> Path:
     """Make a fresh copy of a place at `target`, whose path may have been used before."""
     shutil.rmtree(target, ignore_errors=True)

@@ -41,6 +41,7 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
         CheckFailed: as `run_experiment`.
     """
     from lora.export.average import average_adapters
+    from lora.model.saving import save_pretrained
     from lora.outputs import output_folder
     from lora.runners import outcome, output, stages
 
@@ -53,7 +54,7 @@ def run_average(config: ExperimentConfig, folders: Mapping[str, Path]) -> JsonOb
     with output_folder(results, kind=output.RUN_KIND, overwrite=config.overwrite) as folder:
         (folder / ADAPTER_FOLDER).mkdir()
         average_adapters([part / ADAPTER_FOLDER for part in folders.values()], folder / ADAPTER_FOLDER)
-        run.bundle.processor.save_pretrained(folder / "processor")
+        save_pretrained(run.bundle.processor, folder / "processor")
         write_jsonl(folder / "history.jsonl", [{"step": 0, "average_of": list(folders)}])
     tuned = stages.score_tuned(run, data, baseline, results)
     training = _add_up(records, parts_of(folders), float(tuned.efficacy["delta_norm"]))

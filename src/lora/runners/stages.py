@@ -32,6 +32,7 @@ from lora.model.adapters import (
 )
 from lora.model.load import load_bundle
 from lora.model.methods import Adaptation, start_adaptation
+from lora.model.saving import save_pretrained
 from lora.outputs import output_folder
 from lora.runners import inputs, output
 from lora.runners.features import open_encoder_cache
@@ -172,7 +173,7 @@ def write_adapter(run: Run, model: PeftModel, history: Sequence[JsonObject], fol
     """Write what a run has once its adapter is chosen."""
     preprocess, decode = run.recognizer.preprocess, run.recognizer.decode
     save_adapter(model, run.bundle, folder / "lora_adapter", preprocess=preprocess, decode=decode)
-    run.bundle.processor.save_pretrained(folder / "processor")
+    save_pretrained(run.bundle.processor, folder / "processor")
     write_jsonl(folder / "history.jsonl", history)
 
 

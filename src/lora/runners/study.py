@@ -11,8 +11,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from lora.errors import ConfigError, SetupError
 from lora.files import folder_beside
@@ -33,7 +35,7 @@ def open_study(storage: str, name: str, pruner: optuna.pruners.BasePruner) -> It
 
     Raises:
         ConfigError: the address is of no database that can be used.
-        SetupError: the database cannot be opened.
+        SetupError: the database cannot be opened, or, in the block, not be read or written any more.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage.startswith(SQLITE):
@@ -43,6 +45,12 @@ def open_study(storage: str, name: str, pruner: optuna.pruners.BasePruner) -> It
         yield optuna.create_study(
             storage=database, study_name=name, pruner=pruner, direction="minimize", load_if_exists=True
         )
+    except (StorageInternalError, SQLAlchemyError) as error:
+        reason = error.__cause__ or error
+        raise SetupError(
+            f"{storage.removeprefix(SQLITE)}: the database cannot be read or written ({str(reason).splitlines()[0]}). "
+            "What was in it is as it was. Free space or correct the permissions, and give the same command again."
+        ) from error
     finally:
         _close(database)
 
