@@ -15,7 +15,7 @@ CODE := src tests scripts requirements $(wildcard benchmarks packages)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv sync run real builtin bench-peer test test-slow test-voice lint format check lock clean
+.PHONY: help venv sync run real builtin bench-peer test test-slow test-voice mutants lint format check lock clean
 
 help: ## List the targets
 	@echo "usage: make TARGET [NAME=VALUE ...]"
@@ -56,6 +56,9 @@ test: $(STAMP) ## Run the tests but the slow ones: make test [TESTS=tests/data] 
 
 test-slow: $(STAMP) ## Run the slow tests: kills at every step, full disks, two processes
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m slow $(TESTS)
+
+mutants: $(STAMP) ## Change a module in many ways, list what no test notices: make mutants MODULE=decision TESTS=tests/test_decision.py
+	$(PY) tests/mutants.py --jobs $(JOBS) $(MODULE) $(TESTS)
 
 test-voice: $(STAMP) ## Test the voice app through a virtual microphone (packages: CONTRIBUTING.md)
 	MOONSHINE_TEST_VOICE=1 FSDD=$(FSDD) OMP_NUM_THREADS=1 $(PY) -m pytest tests/voice/test_end_to_end.py
