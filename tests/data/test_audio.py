@@ -16,7 +16,7 @@ from lora.data.audio import (
     resample,
     wave_sha256,
 )
-from lora.data.truncation import cut_short
+from lora.data.truncation import count_mp3_samples, cut_short
 from lora.errors import AudioError
 from lora.units import Wave
 
@@ -263,3 +263,35 @@ def test_flac_keeps_sixteen_bits_and_clips_instead_of_wrapping() -> None:
     samples, rate = decode_audio(encode_flac(wave), name="a")
     assert rate == 16_000
     np.testing.assert_allclose(samples[:4], [0.0, 0.5, 1.0, -1.0], atol=1 / 32768)
+
+
+def write_mp3(path: Path, rate: int, bitrate_mode: str) -> int:
+    """Write four seconds whose bit rate changes; return the samples."""
+    rng = np.random.default_rng(0)
+    wave = 0.1 * np.sin(2 * np.pi * 440 * np.arange(4 * rate) / rate)
+    wave[rate : 2 * rate] = 0.05 * rng.standard_normal(rate)
+    soundfile.write(path, wave, rate, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode=bitrate_mode)
+    return len(wave)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_an_mp3_whose_length_the_decoder_guesses_too_short_is_refused(tmp_path: Path, rate: int, mode: str) -> None:
+    """Recorders and streams write none of the headers that count; a fifth of such a file was read, without a word."""
+    whole, bare = tmp_path / "whole.mp3", tmp_path / "bare.mp3"
+    samples = write_mp3(whole, rate, mode)
+    assert len(decode_audio(whole, name="whole.mp3")[0]) == pytest.approx(samples, abs=2 * 1152)
+    data = whole.read_bytes()
+    first = next(at for at in range(60, 2000) if data[at : at + 3] == data[:3] or data[at : at + 2] == data[:2])
+    bare.write_bytes(data[first:])
+    assert count_mp3_samples(bare) == pytest.approx(samples, abs=4 * 1152)
+    assert count_mp3_samples(bare.read_bytes()) == count_mp3_samples(bare)
+    assert count_mp3_samples(whole) == 0
+    for read in (decode_audio, read_header):
+        with pytest.raises(AudioError, match=r"bare\.mp3: its header does not say how long it is"):
+            read(bare, name="bare.mp3")
+
+
+def test_what_is_no_mp3_frame_ends_the_count(tmp_path: Path) -> None:
+    for head in (b"", b"\xff", b"\xff\xfb\x90\x00", b"\xff\xfb\xf0\x00" * 30, b"\x00" * 200):
+        assert count_mp3_samples(head) in (0, 1152)

@@ -17,7 +17,7 @@ import soundfile
 import soxr
 
 from lora.config import PreprocessConfig
-from lora.data.truncation import cut_short
+from lora.data.truncation import count_mp3_samples, cut_short
 from lora.errors import AudioError
 from lora.units import SAMPLE_RATE_HZ, Wave
 
@@ -87,6 +87,11 @@ def _opened(data: bytes | Path, name: str) -> Iterator[soundfile.SoundFile]:
                 raise AudioError(
                     f"{name}: {seconds:.0f} s of audio in {file.channels} channel(s) at {rate} Hz; at most "
                     f"{MAX_DECODED_SECONDS:.0f} s at 48000 Hz are decoded. Cut it into utterances."
+                )
+            if file.format.startswith("MP") and file.frames < 0.95 * (counted := count_mp3_samples(data)):
+                raise AudioError(
+                    f"{name}: its header does not say how long it is, and the decoder takes it for {seconds:.1f} s of "
+                    f"{counted / rate:.1f}. Encode the audio again, for example as FLAC."
                 )
             yield file
     except (soundfile.LibsndfileError, TypeError) as error:
