@@ -179,14 +179,17 @@ def test_a_long_command_killed_again_and_again_comes_to_the_same_end(
 
 
 def check_signals(case: Case, numbers: Iterable[int]) -> None:
-    """Send a signal at these steps, once and twice: the exit code says it, once leaves nothing half written."""
+    """Send a signal at these steps, once and twice: the exit code says it, and once leaves nothing half written.
+
+    What is being removed just then may stay; the next command removes it.
+    """
     for number, (sent, times) in itertools.product(numbers, SIGNALS):
         place = case.copy()
         code = case.server.run(case.scenario.argv, place, event=number, signals=[sent] * times)
         said = case.server.said
         assert code in (128 + sent, 0), said  # the work may have been done
         assert "Traceback" not in said
-        if times == 1:
+        if times == 1 and not case.events[number - 1].startswith(("os.remove", "os.rmdir")):  # removing stops there
             left = [name for name in contents(place) if LITTER in name and not is_of(name, tuple(case.expected.own))]
             assert not left, f"{signal.Signals(sent).name} at {case.events[number - 1]} leaves {left}"
         case.check_killed(place)

@@ -75,8 +75,12 @@ def _without_data(data: bytes) -> bytes:
 
 
 def results(found: Contents, patterns: tuple[str, ...]) -> dict[str, Any]:
-    """Return what is a result in `found`, without times."""
-    return {name: timeless(name, data) for name, data in found.items() if is_of(name, patterns) and not is_work(name)}
+    """Return what is a result in `found`, without times; an empty folder is none."""
+    return {
+        name: timeless(name, data)
+        for name, data in found.items()
+        if is_of(name, patterns) and not is_work(name) and data != "empty"
+    }
 
 
 @dataclass(frozen=True)
