@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lora import files
 from lora.errors import InputError, SetupError
 from lora.files import (
     LITTER,
@@ -139,3 +140,15 @@ def test_a_file_that_is_no_json_is_an_input_error(tmp_path: Path, content: bytes
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read_json(path)
+
+
+def test_a_folder_that_vanishes_before_a_file_is_begun_in_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def vanish(target: Path) -> list[Path]:
+        files.remove(target.parent)
+        return []
+
+    monkeypatch.setattr(files, "litter_of", vanish)
+    with pytest.raises(SetupError, match="No such file"):
+        files.write_text(tmp_path / "folder" / "a.txt", "text")
