@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ from lora.data.sources.fsdd import DIGIT_WORDS
 from lora.units import SAMPLE_RATE_HZ, Wave
 
 if TYPE_CHECKING:
+    from keeping import Server
+
     from lora.model.load import Bundle
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
@@ -203,3 +205,45 @@ def write_toy_manifest() -> Callable[..., Path]:
         return write_clips((toy_clip(number, seed=seed) for number in range(count)), path, total=count)
 
     return write
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Clip]) -> Path:
+    """A person's working folder, with recordings, notes and manifests: what no command may harm."""
+    from scenarios import build_place
+
+    folder = tmp_path_factory.mktemp("place")
+    build_place(folder, make_clip)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_place(place: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with two finished runs."""
+    from keeping import copy_place
+    from scenarios import add_runs
+
+    folder = copy_place(place, tmp_path_factory.mktemp("whole") / "place")
+    with pytest.MonkeyPatch.context() as patch:
+        add_runs(folder, toy_checkpoint, patch.chdir)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
+    """A server of commands that load no torch."""
+    from keeping import Server
+
+    server = Server(tmp_path_factory.mktemp("light"), light=True)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Server"]:
+    """A server of all commands."""
+    from keeping import Server
+
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()

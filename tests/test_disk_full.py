@@ -7,15 +7,14 @@ turn does not fit. That takes the right to mount one.
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from keeping import Expected, Server, again, contents, copy_place, said_well
-from scenarios import SCENARIOS, Scenario, add_runs, build_place
+from scenarios import SCENARIOS, Scenario
 
-from lora.data.sources.base import Clip
 from lora.files import LITTER, remove
 
 LIGHT = ("split", "merge-manifests", "teach")
@@ -112,35 +111,6 @@ def make_case(name: str, place: Path, server: Server) -> Iterator[Case]:
         yield replace(case, expected=Expected.of(scenario, before, contents(work)), needed=needed)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Clip]) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    build_place(folder, make_clip)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole_place(place: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = copy_place(place, tmp_path_factory.mktemp("whole") / "place")
-    with pytest.MonkeyPatch.context() as patch:
-        add_runs(folder, toy_checkpoint, patch.chdir)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("light"), light=True)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -11,15 +11,14 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from keeping import Expected, Server, again, contents, copy_place, is_of
-from scenarios import SCENARIOS, Scenario, add_runs, build_place
+from scenarios import SCENARIOS, Scenario
 
-from lora.data.sources.base import Clip
 from lora.files import LITTER
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills by signal")
@@ -79,35 +78,6 @@ def make_case(name: str, place: Path, server: Server) -> Case:
     expected = Expected.of(scenario, before, contents(work))
     expected.check_finished(work)
     return Case(scenario, start, expected, server.events, seconds, server)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, make_clip: Callable[..., Clip]) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    build_place(folder, make_clip)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole_place(place: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = copy_place(place, tmp_path_factory.mktemp("whole") / "place")
-    with pytest.MonkeyPatch.context() as patch:
-        add_runs(folder, toy_checkpoint, patch.chdir)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("light"), light=True)
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from keeping import Contents, contents, copy_place, is_of
-from scenarios import SCENARIOS, add_runs, build_place
+from scenarios import SCENARIOS, build_place
 
 from lora.data.sources.base import Clip
 from lora.outputs import RECORD_NAME
@@ -99,15 +99,6 @@ def place(make_clip: Callable[..., Clip], tmp_path_factory: pytest.TempPathFacto
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"mine {name}")
     (folder / "linked").symlink_to("outside/folder")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole_place(place: Path, toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with two finished runs."""
-    folder = copy_place(place, tmp_path_factory.mktemp("whole") / "place")
-    with pytest.MonkeyPatch.context() as patch:
-        add_runs(folder, toy_checkpoint, patch.chdir)
     return folder
 
 
