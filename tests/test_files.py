@@ -88,6 +88,20 @@ def test_a_scratch_folder_is_private_and_what_other_users_left_there_is_no_obsta
         assert not left.exists()
 
 
+def test_a_signal_while_a_file_is_made_beside_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def stopped(path: Path, *rest: int) -> int:
+        opened(path, *rest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "open", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_text(tmp_path / "a", "text")
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_new_files_and_folders_have_the_permissions_that_the_user_gives_to_all(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:

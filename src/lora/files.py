@@ -122,19 +122,28 @@ def _beside(target: Path, *, is_folder: bool, mode: int = 0o777) -> Iterator[tup
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in litter_of(target):
         remove_litter(left)
-    while True:
-        name = target.with_name(f".{shortened(target.name)}.{secrets.token_hex(4)}{LITTER}")
-        if is_folder:
-            name.mkdir(mode)
-        flags = os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
-        handle = open_locked(name, flags)
-        if handle is not None:
-            break
+    name, handle = _make_beside(target, is_folder=is_folder, mode=mode)
     try:
         yield name, handle
     finally:
         os.close(handle)
         remove(name)
+
+
+def _make_beside(target: Path, *, is_folder: bool, mode: int) -> tuple[Path, int]:
+    while True:
+        name = target.with_name(f".{shortened(target.name)}.{secrets.token_hex(4)}{LITTER}")
+        if os.path.lexists(name):
+            continue
+        try:
+            if is_folder:
+                name.mkdir(mode)
+            handle = open_locked(name, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except BaseException:  # a signal, too, that comes while it is made
+            remove(name)
+            raise
+        if handle is not None:
+            return name, handle
 
 
 def open_locked(path: Path, flags: int) -> int | None:
