@@ -162,6 +162,9 @@ def test_gradient_checkpointing_gives_the_same_weights_from_less_memory(
 
 
 # Tracing looks at every tensor's gradient, and PyTorch warns of that.
+@pytest.mark.parametrize(
+    "family_name", ["moonshine", pytest.param("moonshine_streaming", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiled_layers_give_the_same_weights(
     family_name: str, checkpoints: dict[str, Path], clips: list[Clip], monkeypatch: pytest.MonkeyPatch
