@@ -13,7 +13,7 @@ from lora.hypotheses import Hypothesis, parse_rule
 from lora.outputs import write_output
 from lora.runners.averaged import parts_of
 from lora.runners.build import BuildOptions
-from lora.runners.matrix import Matrix, RunPlan, run_matrix, select_runs, write_tables
+from lora.runners.matrix import Matrix, RunPlan, read_records, run_matrix, select_runs, write_tables
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, used_by
 from lora.runners.provenance import config_values
 from lora.runners.shift import ShiftOptions
@@ -306,6 +306,28 @@ def test_a_check_that_stops_a_run_unexpectedly_does_not_stop_the_others(tmp_path
     assert run.done == ["steps-50", "steps-200", "steps-100"]
     assert not (tmp_path / "stopped").exists()
     assert [row[0] for row in rows_of(document.read_text(encoding="utf-8"))] == run.done
+
+
+def test_a_run_that_a_check_marked_after_its_training_is_named_and_run_anew(tmp_path: Path, document: Path) -> None:
+    matrix, stub, given = make_matrix(tmp_path), StubRun(), []
+
+    def marked(config: ExperimentConfig) -> JsonObject:
+        given.append((config.output_dir.name, config.resume))
+        if config.output_dir.name != "steps-200":
+            return stub(config)
+        record = metrics(config) | {"status": "check_failed", "message": "the baseline is tainted"}
+        write_run(config, record)
+        raise CheckFailed(record["message"])
+
+    for resume in (True, False):
+        with pytest.raises(CheckFailed) as caught:
+            run_all(matrix, document, marked)
+        assert caught.value.problems == ("steps-200: the baseline is tainted",)
+        assert given.count(("steps-200", resume)) == 1
+    assert len([name for name, _ in given if name == "steps-50"]) == 1
+    matrix.runs[0].manifests[0].write_text("{}")
+    with pytest.raises(ConfigError, match="has changed since"):
+        read_records(matrix, matrix.runs)
 
 
 def test_a_document_without_the_markers_is_refused_before_anything_runs(tmp_path: Path, document: Path) -> None:

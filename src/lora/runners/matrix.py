@@ -17,7 +17,7 @@ from lora.report.document import read_document, replace_section, write_document
 from lora.report.matrix_table import matrix_row, render_hypotheses, render_matrix
 from lora.runners.averaged import parts_of, run_average
 from lora.runners.experiment import run_experiment
-from lora.runners.output import RUN_MARK, differences, partial_folder
+from lora.runners.output import RUN_MARK, changed_manifests, differences, partial_folder
 from lora.runners.prepare import ManifestOptions, ManifestPlan, build_missing, build_or_shift, used_by
 from lora.runners.progress import console
 from lora.runners.provenance import command_of, config_values
@@ -119,7 +119,7 @@ def run_matrix(
     records = read_records(matrix, matrix.runs)
     failures = []
     for number, plan in enumerate(runs, start=1):
-        done = plan.id in records
+        done = plan.id in records and records[plan.id]["status"] in ("done", plan.expect)
         console.print(f"run {number} of {len(runs)}: {plan.id}{' (done before)' if done else ''}")
         if done:
             continue
@@ -131,7 +131,8 @@ def run_matrix(
             if plan.average_of:
                 average(plan.config, matrix.parts_of(plan))
             else:
-                run(dataclasses.replace(plan.config, resume=True))
+                # What a check marked is run anew; what was stopped goes on.
+                run(dataclasses.replace(plan.config, resume=plan.id not in records))
         except CheckFailed as error:
             if plan.expect == "check_failed":
                 _record_failure(plan, error)
@@ -204,21 +205,10 @@ def _read_record(folder: Path) -> JsonObject | None:
 
 
 def _differences(plan: RunPlan, record: JsonObject, parts: Mapping[str, Path]) -> list[str]:
-    different = differences(plan.config, record["config"])
-    for path, sha256 in _recorded_manifests(record).items():
-        if Path(path).exists() and sha256_file(Path(path)) != sha256:
-            different.append(f"{path} has changed since")
+    different = differences(plan.config, record["config"]) + changed_manifests(record)
     if plan.average_of and record["status"] == "done" and record["adapter"].get("average_of") != parts_of(parts):
         different.append(f"it is not the average of what is in {', '.join(map(str, parts.values()))}")
     return different
-
-
-def _recorded_manifests(record: JsonObject) -> dict[str, str]:
-    manifests = record["manifests"]
-    if record["status"] != "done":
-        return dict(manifests)
-    rows = (manifests["train"], manifests["domain"], *manifests["guardrails"])
-    return {row["path"]: row["sha256"] for row in rows}
 
 
 def find_sections(matrix: Matrix, document: Path) -> tuple[str, str]:

@@ -165,12 +165,20 @@ def finished_metrics(config: ExperimentConfig) -> JsonObject | None:
     return metrics
 
 
-def changed_manifests(metrics: JsonObject) -> list[str]:
-    """Return which of the manifests that a run's record names are others by now."""
-    manifests = metrics["manifests"]
-    rows = (manifests["train"], manifests["domain"], *manifests["guardrails"])
-    named = ((Path(row["path"]), row["sha256"]) for row in rows)
-    return [f"{path} has changed since" for path, digest in named if path.exists() and sha256_file(path) != digest]
+def changed_manifests(record: JsonObject) -> list[str]:
+    """Return which of the manifests that a run's record names are others by now.
+
+    The record of a run that was stopped before it was measured has their hashes by path, and nothing else of them.
+    """
+    named = manifests = record["manifests"]
+    if "train" in manifests:
+        rows = (manifests["train"], manifests["domain"], *manifests["guardrails"])
+        named = {row["path"]: row["sha256"] for row in rows}
+    return [
+        f"{path} has changed since"
+        for path, digest in named.items()
+        if Path(path).exists() and sha256_file(Path(path)) != digest
+    ]
 
 
 class Partial:
